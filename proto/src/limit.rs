@@ -1,0 +1,84 @@
+//! Every maximum that a peer or a volume can run into, with its unit in its name and its reason beside it.
+//!
+//! A limit is checked before anything of that size is allocated. No limit can be changed by a peer, and none has a
+//! value that means "without limit".
+
+/// Bytes in the bulk part of a frame: one piece.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes in the structured part of a frame: one entry with the longest place and the most extended attributes fits.
+pub const HEAD_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes in one component of a name, as in every Linux file system (`NAME_MAX`).
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Components in a place. Linux has no limit of its own; deeper trees are refused by name.
+pub const DEPTH_MAX: usize = 4_096;
+
+/// Bytes in a place, separators included.
+pub const PLACE_BYTES_MAX: usize = 512 << 10;
+
+/// Bytes in a symbolic link's target (`PATH_MAX` less the final NUL).
+pub const TARGET_BYTES_MAX: usize = 4_095;
+
+/// Bytes in an extended attribute's name (`XATTR_NAME_MAX`).
+pub const XATTR_NAME_BYTES_MAX: usize = 255;
+
+/// Bytes in an extended attribute's value (`XATTR_SIZE_MAX`).
+pub const XATTR_VALUE_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes in all extended attributes of one entry, names included; what has more is a named gap.
+pub const XATTRS_BYTES_MAX: usize = 256 << 10;
+
+/// Extended attributes of one entry: the list of names is at most 64 KiB (`XATTR_LIST_MAX`).
+pub const XATTRS_MAX: usize = 4_096;
+
+/// Bytes in a regular file or a block volume: what `off_t` can say.
+pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
+
+/// Bytes in a piece, the unit of transfer and of acknowledgement.
+pub const PIECE_BYTES: usize = 1 << 20;
+
+/// Bytes in a leaf, the unit of change detection: BLAKE3 is fastest from 16 KiB on.
+pub const LEAF_BYTES: usize = 16 << 10;
+
+/// Leaves in a piece; a set of them is one `u64`.
+pub const LEAVES_PER_PIECE: usize = PIECE_BYTES / LEAF_BYTES;
+
+/// Bytes in a file that travels in a pack instead of in pieces.
+pub const PACKED_FILE_BYTES_MAX: usize = 64 << 10;
+
+/// Files in one pack.
+pub const PACK_FILES_MAX: usize = 1_024;
+
+/// Entries or operations in one message.
+pub const BATCH_MAX: usize = 4_096;
+
+/// Features in a greeting.
+pub const FEATURES_MAX: usize = 64;
+
+/// Bytes in a text that is shown to a person: build, feature name, refusal.
+pub const TEXT_BYTES_MAX: usize = 1_024;
+
+/// Contents that are open at the destination at one time; each may hold a file descriptor.
+pub const OPEN_CONTENTS_MAX: usize = 64;
+
+/// Exclusion patterns, and bytes in each.
+pub const PATTERNS_MAX: usize = 1_000;
+/// Bytes in one exclusion pattern.
+pub const PATTERN_BYTES_MAX: usize = 1_024;
+
+/// Bytes written since the last flush before the destination must flush and acknowledge.
+pub const UNFLUSHED_BYTES_MAX: u64 = 256 << 20;
+
+/// Milliseconds since the first unflushed write before the destination must flush and acknowledge.
+pub const UNFLUSHED_MS_MAX: u64 = 2_000;
+
+/// Bytes of data that an agent holds in memory between link and disk, in each direction.
+pub const IN_FLIGHT_BYTES_MAX: usize = 48 << 20;
+
+/// Data streams in one link.
+pub const DATA_STREAMS_MAX: u32 = 32;
+
+/// Milliseconds from the first packet of a peer to the end of its greeting.
+pub const HANDSHAKE_MS_MAX: u64 = 10_000;
