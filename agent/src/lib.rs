@@ -1,1 +1,3 @@
-//! placeholder
+//! What is done on a node: disks, links, time.
+
+pub mod volume;

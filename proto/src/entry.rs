@@ -362,7 +362,7 @@ mod tests {
             assert!(Place::from_bytes(bytes).is_err(), "{bytes:?}");
         }
         assert!(Place::from_bytes(vec![b'x'; 256]).is_err());
-        assert!(Place::from_bytes("a\0".repeat(DEPTH_MAX) + "a").is_err());
+        assert!(Place::from_bytes(("a\0".repeat(DEPTH_MAX) + "a").into_bytes()).is_err());
     }
 
     #[test]

@@ -733,7 +733,7 @@ impl Message {
                 entries: r.u64("entries")?,
                 bytes: r.u64("bytes")?,
             }),
-            8 => Self::Structure(decode_list(&mut r, "operations", BATCH_MAX, |place, r| Op::decode(place, r))?),
+            8 => Self::Structure(decode_list(&mut r, "operations", BATCH_MAX, Op::decode)?),
             9 => Self::Open(Open {
                 content: ContentId(r.u32("content")?),
                 place: Place::decode_after(&Place::root(), &mut r)?,

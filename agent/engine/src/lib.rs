@@ -1,1 +1,5 @@
-//! placeholder
+//! What is decided about bytes.
+
+pub mod stat;
+
+pub use stat::Stat;
