@@ -30,21 +30,6 @@ identifier! {
     /// A BLAKE3 digest in full, for what is proven.
     Digest, 32
 }
-identifier! {
-    /// The first 16 bytes of a keyed BLAKE3 digest of a leaf, for finding what changed.
-    Leaf, 16
-}
-
-/// Key of the leaves of one line of manifests. It stays between the two agents, so that an application cannot aim for
-/// two contents with one leaf; hence it is never printed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct LeafKey(pub [u8; 32]);
-
-impl fmt::Debug for LeafKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("LeafKey(…)")
-    }
-}
 
 /// Fencing number of a session: the higher one wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

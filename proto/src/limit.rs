@@ -60,8 +60,8 @@ pub const FEATURES_MAX: usize = 64;
 /// Bytes in a text that is shown to a person: build, feature name, refusal.
 pub const TEXT_BYTES_MAX: usize = 1_024;
 
-/// Contents that are open at the destination at one time; each may hold a file descriptor.
-pub const OPEN_CONTENTS_MAX: usize = 64;
+/// Contents that a destination has open at one time, between their first piece and their last.
+pub const OPEN_CONTENTS_MAX: usize = 1_024;
 
 /// Exclusion patterns, and bytes in each.
 pub const PATTERNS_MAX: usize = 1_000;

@@ -6,10 +6,10 @@ use crate::codec::{Reader, WireError, Writer};
 use crate::entry::{Kind, Meta, Place, decode_target};
 use crate::feature::{self, Feature};
 use crate::frame::Frame;
-use crate::id::{ContentId, Digest, Epoch, Leaf, LeafKey, Token};
+use crate::id::{ContentId, Digest, Epoch, Token};
 use crate::limit::{
-    BATCH_MAX, BODY_BYTES_MAX, FILE_BYTES_MAX, LEAVES_PER_PIECE, OPEN_CONTENTS_MAX, PACK_FILES_MAX,
-    PACKED_FILE_BYTES_MAX, PIECE_BYTES,
+    BATCH_MAX, BODY_BYTES_MAX, FILE_BYTES_MAX, LEAVES_PER_PIECE, PACK_FILES_MAX, PACKED_FILE_BYTES_MAX, PATTERNS_MAX,
+    PIECE_BYTES,
 };
 use crate::refusal::Refusal;
 use crate::version::MAGIC;
@@ -33,9 +33,9 @@ pub enum Message {
     Plan(Plan),
     /// Source: operations to do in this order.
     Structure(Vec<Op>),
-    /// Source: pieces of this content may follow on data streams.
+    /// Source, on each data stream that carries pieces of it: pieces of this content follow.
     Open(Open),
-    /// Source: all pieces of this content were sent.
+    /// Source, on a data stream: all pieces of this content were sent.
     Close(Close),
     /// Source: everything before this must be done before anything after it.
     Barrier(Barrier),
@@ -85,6 +85,32 @@ pub enum Fidelity {
     Exact,
 }
 
+/// What must be equal for two volumes to count as equal: all that the mode carries, less what the user said may be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contract {
+    /// The mode.
+    pub fidelity: Fidelity,
+    /// Accepted kinds of gaps, a bit for each [`GapKind::number`].
+    pub without: u32,
+}
+
+impl Contract {
+    /// All that `fidelity` carries.
+    pub fn all(fidelity: Fidelity) -> Self {
+        Self { fidelity, without: 0 }
+    }
+
+    /// The same, with `kind` accepted as missing.
+    pub fn accepting(self, kind: GapKind) -> Self {
+        Self { without: self.without | 1 << kind.number(), ..self }
+    }
+
+    /// Whether `kind` may be missing.
+    pub fn accepts(self, kind: GapKind) -> bool {
+        self.without >> kind.number() & 1 == 1
+    }
+}
+
 /// A tree of files, or one block volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VolumeKind {
@@ -116,6 +142,8 @@ pub struct Hello {
 /// What a destination holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Basis {
+    /// Names the volume, so that a source keeps one manifest for each of its destinations.
+    pub volume: Digest,
     /// Its last committed manifest.
     pub token: Option<Token>,
     /// The one before, kept until the source has committed too.
@@ -150,10 +178,10 @@ pub struct Begin {
     pub fidelity: Fidelity,
     /// Whether the source has no writers.
     pub is_final: bool,
-    /// Key of the leaves from here on.
-    pub leaf_key: LeafKey,
     /// Size of a block volume.
     pub block_bytes: Option<u64>,
+    /// Patterns of what is left out on both sides, in gitignore's syntax.
+    pub excludes: Vec<String>,
 }
 
 /// One line of a survey.
@@ -176,10 +204,12 @@ pub struct Surveyed {
     pub kind: Kind,
     /// Bytes of content.
     pub size: u64,
-    /// Keyed digest of its metadata.
-    pub meta: Leaf,
+    /// Digest of its metadata, if it could be read.
+    pub meta: Option<Digest>,
     /// Digest of its content, if it has one and it was read.
     pub content: Option<Digest>,
+    /// The first name of its inode, if this is a later one.
+    pub leader: Option<Place>,
 }
 
 /// How much a pass may touch, and how much it is for progress and for the space check.
@@ -309,6 +339,8 @@ pub struct Close {
 pub struct Barrier {
     /// Packs that were sent so far in this pass.
     pub packs: u64,
+    /// Contents that were opened so far in this pass.
+    pub contents: u64,
 }
 
 /// The pass is complete.
@@ -376,7 +408,7 @@ pub struct Piece {
     /// Those of them that are all zeros and are not in the body.
     pub zeros: u64,
     /// Digests of the changed leaves that are in the body, in order.
-    pub leaves: Vec<Leaf>,
+    pub leaves: Vec<Digest>,
     /// Digest of the whole piece, as it is when this is applied.
     pub digest: Digest,
     /// How the leaves are packed.
@@ -490,7 +522,7 @@ pub struct Challenge {
     /// How much to read.
     pub level: Level,
     /// The contract under which metadata counts.
-    pub fidelity: Fidelity,
+    pub contract: Contract,
     /// Whether each entry's digest is wanted too, because the whole one differed.
     pub lists_entries: bool,
 }
@@ -528,7 +560,7 @@ pub struct Listed {
 impl Message {
     /// Whether it travels on a data stream, where order between streams means nothing.
     pub fn is_data(&self) -> bool {
-        matches!(self, Self::Pack(_) | Self::Piece(_))
+        matches!(self, Self::Pack(_) | Self::Open(_) | Self::Piece(_) | Self::Close(_))
     }
 
     /// Its name, for errors and logs.
@@ -574,6 +606,7 @@ impl Message {
                 2
             }
             Self::Basis(basis) => {
+                w.array(&basis.volume.0);
                 w.option(basis.token, |w, token| w.array(&token.0));
                 w.option(basis.previous, |w, token| w.array(&token.0));
                 w.bool(basis.is_interrupted);
@@ -619,6 +652,7 @@ impl Message {
             }
             Self::Barrier(barrier) => {
                 w.u64(barrier.packs);
+                w.u64(barrier.contents);
                 11
             }
             Self::Finish(finish) => {
@@ -677,7 +711,8 @@ impl Message {
             Self::Challenge(challenge) => {
                 w.array(&challenge.nonce);
                 w.u8(challenge.level.number());
-                w.u8(challenge.fidelity.number());
+                w.u8(challenge.contract.fidelity.number());
+                w.u64(u64::from(challenge.contract.without));
                 w.bool(challenge.lists_entries);
                 19
             }
@@ -718,6 +753,7 @@ impl Message {
             1 => Self::Hello(Hello::decode(&mut r)?),
             2 => Self::Refuse(Refusal::decode(&mut r)?),
             3 => Self::Basis(Basis {
+                volume: decode_digest(&mut r)?,
                 token: r.option("token", decode_token)?,
                 previous: r.option("token", decode_token)?,
                 is_interrupted: r.bool("interrupted")?,
@@ -748,7 +784,7 @@ impl Message {
                 digest: decode_digest(&mut r)?,
                 meta: r.option("metadata", Meta::decode)?,
             }),
-            11 => Self::Barrier(Barrier { packs: r.u64("packs")? }),
+            11 => Self::Barrier(Barrier { packs: r.u64("packs")?, contents: r.u64("contents")? }),
             12 => Self::Finish(Finish { token: decode_token(&mut r)?, entries: r.u64("entries")? }),
             13 => return Pack::decode(r, body).map(Self::Pack),
             14 => return Piece::decode(r, body).map(Self::Piece),
@@ -766,7 +802,10 @@ impl Message {
             19 => Self::Challenge(Challenge {
                 nonce: r.array("nonce")?,
                 level: Level::from_number(r.u8("level")?)?,
-                fidelity: Fidelity::from_number(r.u8("fidelity")?)?,
+                contract: Contract {
+                    fidelity: Fidelity::from_number(r.u8("fidelity")?)?,
+                    without: r.u32("accepted gaps")?,
+                },
                 lists_entries: r.bool("listing")?,
             }),
             20 => Self::Proof(Proof {
@@ -855,8 +894,9 @@ impl Begin {
         }
         w.u8(self.fidelity.number());
         w.bool(self.is_final);
-        w.array(&self.leaf_key.0);
         w.option(self.block_bytes, Writer::u64);
+        w.u64(self.excludes.len() as u64);
+        self.excludes.iter().for_each(|pattern| w.bytes(pattern.as_bytes()));
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
@@ -869,8 +909,8 @@ impl Begin {
             },
             fidelity: Fidelity::from_number(r.u8("fidelity")?)?,
             is_final: r.bool("final")?,
-            leaf_key: LeafKey(r.array("leaf key")?),
             block_bytes: r.option("block size", |r| r.at_most("block size", FILE_BYTES_MAX))?,
+            excludes: (0..r.count("patterns", PATTERNS_MAX)?).map(|_| r.text("pattern")).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -998,9 +1038,8 @@ impl Piece {
         if bytes == 0 || changed & beyond != 0 || zeros & !changed != 0 {
             return Err(WireError::Meaningless { what: "changed leaves", value: changed });
         }
-        let leaves = (0..(changed & !zeros).count_ones())
-            .map(|_| Ok(Leaf(r.array("leaf")?)))
-            .collect::<Result<Vec<_>, WireError>>()?;
+        let leaves =
+            (0..(changed & !zeros).count_ones()).map(|_| decode_digest(&mut r)).collect::<Result<Vec<_>, _>>()?;
         r.finish()?;
         let piece = Self { content, index, bytes, changed, zeros, leaves, digest, codec, body };
         check_body(codec, &piece.body, piece.raw_bytes())?;
@@ -1129,8 +1168,9 @@ fn encode_survey(items: &[SurveyItem], w: &mut Writer) {
                 entry.place.encode_after(previous, w);
                 w.u8(entry.kind.number());
                 w.u64(entry.size);
-                w.array(&entry.meta.0);
+                w.option(entry.meta, |w, digest| w.array(&digest.0));
                 w.option(entry.content, |w, digest| w.array(&digest.0));
+                w.option(entry.leader.as_ref(), |w, leader| leader.encode_after(&Place::root(), w));
                 previous = &entry.place;
             }
             SurveyItem::Pieces(digests) => {
@@ -1157,8 +1197,9 @@ fn decode_survey(r: &mut Reader<'_>) -> Result<Vec<SurveyItem>, WireError> {
                         place: previous.clone(),
                         kind: Kind::from_number(r.u8("kind")?)?,
                         size: r.at_most("size", FILE_BYTES_MAX)?,
-                        meta: Leaf(r.array("metadata digest")?),
+                        meta: r.option("metadata digest", decode_digest)?,
                         content: r.option("content digest", decode_digest)?,
+                        leader: r.option("leader", |r| Place::decode_after(&Place::root(), r))?,
                     }))
                 }
                 3 => SurveyItem::Pieces(
@@ -1169,6 +1210,3 @@ fn decode_survey(r: &mut Reader<'_>) -> Result<Vec<SurveyItem>, WireError> {
         })
         .collect()
 }
-
-// The source may have at most this many contents open, so a content's number alone never makes the destination allocate.
-const _: () = assert!(OPEN_CONTENTS_MAX <= u32::MAX as usize);

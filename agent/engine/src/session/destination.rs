@@ -1,0 +1,704 @@
+//! The half that receives the truth.
+//!
+//! ```text
+//! Inspecting ─▶ Meeting ─Hello, Begin─▶ Beginning ─▶ Surveying ─▶ Receiving ─Finish─▶ Committing ─▶ Committed
+//!    Committed ─Settled─▶ Settled ─Challenge─▶ Proving ─▶ Settled … ─Bye─▶ Done
+//! any state ──refusal of either side──▶ Failed
+//! ```
+//!
+//! The order that keeps every byte: what may be touched is recorded durably, *then* touched, *then* flushed, *then*
+//! recorded as done, *then* acknowledged. Whatever ends the session in between, the next one can tell which places are
+//! in doubt, and they are read instead of believed.
+
+use std::collections::{HashMap, VecDeque};
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tranship_proto::Place;
+use tranship_proto::entry::Kind;
+use tranship_proto::id::{ContentId, Token};
+use tranship_proto::limit::{IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX, UNFLUSHED_BYTES_MAX, UNFLUSHED_MS_MAX};
+use tranship_proto::message::{
+    Ack, Barrier, Basis, Begin, Challenge, Close, Committed, Finish, Gap, Listed, Message, Op, Open, Pack, Piece, Plan,
+    Proof, Role, SurveyItem,
+};
+use tranship_proto::refusal::{Reason, Refusal};
+
+use super::{Failure, Greeting, out_of_turn};
+
+/// Something that a pass is about to change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Touch {
+    /// Anything.
+    Everything,
+    /// This place, and what is beneath it.
+    Place(Place),
+    /// One piece of the block volume.
+    Piece(u64),
+}
+
+/// One thing to apply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Job {
+    /// Operations, in this order.
+    Ops(Vec<Op>),
+    /// Small files.
+    Pack(Pack),
+    /// One piece.
+    Piece(Arc<Open>, Piece),
+    /// The end of a content.
+    Close(Arc<Open>, Close),
+}
+
+/// Names one job.
+pub type JobId = u64;
+
+/// What the driver is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Say what we hold.
+    Inspect,
+    /// Get ready for this pass.
+    Begin(Begin),
+    /// Give the next lines of what we hold.
+    Survey,
+    /// Record durably that this is about to be touched.
+    Intend(Vec<Touch>),
+    /// Apply this; several may be under way.
+    Apply(JobId, Job),
+    /// Flush what was applied, then record it durably as done.
+    Checkpoint,
+    /// Make our manifest of this pass durable.
+    Commit(Finish),
+    /// The source has committed too: drop what was kept in case it had not.
+    Settle(Token),
+    /// Read the volume again, past the page cache.
+    Prove(Challenge),
+    /// Give the next entries that were read for the proof.
+    List,
+    /// Take these places for unknown.
+    Doubt(Vec<Gap>),
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The peer said this, on the control stream or on a data stream.
+    Received(Message),
+    /// What we hold.
+    Inspected(Basis),
+    /// Ready for the pass.
+    Begun,
+    /// Lines of the survey, and whether these are the last.
+    Surveyed {
+        /// The lines.
+        items: Vec<SurveyItem>,
+        /// Whether nothing follows.
+        is_last: bool,
+    },
+    /// The intents are durable.
+    Intended,
+    /// A job is applied, not flushed yet.
+    Applied {
+        /// Which.
+        job: JobId,
+        /// Bytes of content that it wrote or found right.
+        bytes: u64,
+        /// Entries that it completed.
+        entries: u64,
+        /// What could not be carried.
+        gaps: Vec<Gap>,
+    },
+    /// What had been applied when the checkpoint began is durable.
+    Checkpointed,
+    /// Our manifest is durable.
+    Committed(Committed),
+    /// What was kept is dropped.
+    Settled,
+    /// The volume was read again.
+    Proved(Proof),
+    /// Entries that were read; none left when empty.
+    Listed(Vec<Listed>),
+    /// The places are taken for unknown.
+    Doubted,
+    /// An action failed, or the user wants it to end.
+    Failed(Refusal),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Inspecting,
+    Meeting,
+    Beginning,
+    Surveying,
+    Receiving,
+    Committing,
+    Committed,
+    Proving,
+    Listing,
+    Doubting,
+    Done,
+    Failed,
+}
+
+/// The destination's half of a conversation.
+#[derive(Debug)]
+pub struct DestinationSession {
+    greeting: Greeting,
+    state: State,
+    basis: Option<Basis>,
+    has_met: bool,
+    begin: Option<Begin>,
+    transmits: VecDeque<Message>,
+    actions: VecDeque<Action>,
+    /// Messages whose turn has not come, in order.
+    control: VecDeque<Message>,
+    /// Data that came before there was room made for it.
+    data: VecDeque<Message>,
+    is_data_open: bool,
+    contents: HashMap<ContentId, Content>,
+    intents: Intents,
+    jobs: HashMap<JobId, Running>,
+    next_job: JobId,
+    in_flight_bytes: usize,
+    packs_done: u64,
+    contents_done: u64,
+    has_touched: bool,
+    unflushed: Unflushed,
+    acknowledged: Ack,
+    settled: Option<Token>,
+    failure: Option<Failure>,
+}
+
+#[derive(Debug)]
+struct Content {
+    open: Arc<Open>,
+    applied: u64,
+    close: Option<Close>,
+}
+
+#[derive(Debug)]
+struct Running {
+    bytes: usize,
+    what: What,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Ops,
+    Pack,
+    Piece(ContentId),
+    Close,
+}
+
+/// Jobs wait here until what they touch is recorded; one record serves all that wait at the time.
+#[derive(Debug, Default)]
+struct Intents {
+    covers_everything: bool,
+    waiting: Vec<(Vec<Touch>, JobId, Job)>,
+    recording: Vec<(JobId, Job)>,
+    is_recording: bool,
+}
+
+/// What was applied since the last checkpoint began.
+#[derive(Debug, Default)]
+struct Unflushed {
+    total: Ack,
+    since: Option<Duration>,
+    bytes: u64,
+    /// What the checkpoint that is under way covers.
+    checkpoint: Option<Ack>,
+}
+
+impl DestinationSession {
+    /// A session that looks at its own state first.
+    pub fn new(greeting: Greeting) -> Self {
+        Self {
+            greeting,
+            state: State::Inspecting,
+            basis: None,
+            has_met: false,
+            begin: None,
+            transmits: VecDeque::new(),
+            actions: VecDeque::from([Action::Inspect]),
+            control: VecDeque::new(),
+            data: VecDeque::new(),
+            is_data_open: false,
+            contents: HashMap::new(),
+            intents: Intents::default(),
+            jobs: HashMap::new(),
+            next_job: 0,
+            in_flight_bytes: 0,
+            packs_done: 0,
+            contents_done: 0,
+            has_touched: false,
+            unflushed: Unflushed::default(),
+            acknowledged: Ack::default(),
+            settled: None,
+            failure: None,
+        }
+    }
+
+    /// Takes in what happened at `now`.
+    pub fn handle_event(&mut self, event: Event, now: Duration) {
+        if matches!(self.state, State::Failed | State::Done) {
+            return;
+        }
+        let result = match event {
+            Event::Received(message) => self.receive(message),
+            other => self.advance(other, now),
+        };
+        if let Err(refusal) = result.and_then(|()| self.proceed(now)) {
+            self.fail(refusal, false);
+        }
+    }
+
+    /// Wakes the session up at the time that [`DestinationSession::poll_timeout`] gave.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        self.checkpoint_when_due(now);
+    }
+
+    /// The next message to send, all on the control stream.
+    pub fn poll_transmit(&mut self) -> Option<Message> {
+        self.transmits.pop_front()
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to wake the session up, if nothing happens before.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let is_idle = self.unflushed.checkpoint.is_none() && self.state == State::Receiving;
+        self.unflushed.since.filter(|_| is_idle).map(|since| since + Duration::from_millis(UNFLUSHED_MS_MAX))
+    }
+
+    /// Whether there is room for more from the data streams.
+    pub fn wants_data(&self) -> bool {
+        self.in_flight_bytes < IN_FLIGHT_BYTES_MAX && self.contents.len() < OPEN_CONTENTS_MAX
+    }
+
+    /// Whether everything was said and done.
+    pub fn is_done(&self) -> bool {
+        matches!(self.state, State::Done | State::Failed)
+    }
+
+    /// Why the session failed, if it did.
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    /// What has been acknowledged.
+    pub fn acknowledged(&self) -> Ack {
+        self.acknowledged
+    }
+
+    /// The manifest that both sides have, once they do.
+    pub fn settled(&self) -> Option<Token> {
+        self.settled
+    }
+
+    /// The state's name, for errors and logs.
+    pub fn state(&self) -> &'static str {
+        match self.state {
+            State::Inspecting => "Inspecting",
+            State::Meeting => "Meeting",
+            State::Beginning => "Beginning",
+            State::Surveying => "Surveying",
+            State::Receiving => "Receiving",
+            State::Committing => "Committing",
+            State::Committed => "Committed",
+            State::Proving => "Proving",
+            State::Listing => "Listing",
+            State::Doubting => "Doubting",
+            State::Done => "Done",
+            State::Failed => "Failed",
+        }
+    }
+
+    fn receive(&mut self, message: Message) -> Result<(), Refusal> {
+        match (self.state, message) {
+            (_, Message::Refuse(refusal)) => {
+                self.fail(refusal, true);
+                Ok(())
+            }
+            (State::Inspecting | State::Meeting, Message::Hello(hello)) if !self.has_met => {
+                self.greeting.meet(Role::Destination, &hello)?;
+                self.has_met = true;
+                Ok(())
+            }
+            (State::Meeting, Message::Begin(begin)) if self.has_met => {
+                self.check_begin(&begin)?;
+                self.begin = Some(begin.clone());
+                self.state = State::Beginning;
+                self.actions.push_back(Action::Begin(begin));
+                Ok(())
+            }
+            (State::Beginning | State::Surveying | State::Receiving, message) if message.is_data() => {
+                self.in_flight_bytes += weight(&message);
+                self.data.push_back(message);
+                Ok(())
+            }
+            (
+                State::Receiving,
+                message @ (Message::Plan(_) | Message::Structure(_) | Message::Barrier(_) | Message::Finish(_)),
+            ) => {
+                self.control.push_back(message);
+                Ok(())
+            }
+            (State::Committed, Message::Settled(token)) => {
+                self.settled = Some(token);
+                self.actions.push_back(Action::Settle(token));
+                Ok(())
+            }
+            (State::Committed, Message::Challenge(challenge)) => {
+                self.state = if challenge.lists_entries { State::Listing } else { State::Proving };
+                self.actions.push_back(if challenge.lists_entries { Action::List } else { Action::Prove(challenge) });
+                Ok(())
+            }
+            (State::Committed, Message::Gaps(gaps)) => {
+                self.state = State::Doubting;
+                self.actions.push_back(Action::Doubt(gaps));
+                Ok(())
+            }
+            (State::Meeting | State::Committed | State::Doubting, Message::Bye) => {
+                self.control.push_back(Message::Bye);
+                Ok(())
+            }
+            (_, message) => Err(out_of_turn(message.name(), self.state())),
+        }
+    }
+
+    fn advance(&mut self, event: Event, now: Duration) -> Result<(), Refusal> {
+        match (self.state, event) {
+            (_, Event::Failed(refusal)) => return Err(refusal),
+            (State::Inspecting, Event::Inspected(basis)) => {
+                self.transmits.push_back(Message::Hello(self.greeting.hello(Role::Destination)));
+                self.transmits.push_back(Message::Basis(basis.clone()));
+                self.basis = Some(basis);
+                self.state = State::Meeting;
+            }
+            (State::Beginning, Event::Begun) => {
+                self.state = State::Surveying;
+                self.actions.push_back(Action::Survey);
+            }
+            (State::Surveying, Event::Surveyed { items, is_last }) => {
+                if !items.is_empty() {
+                    self.transmits.push_back(Message::Survey(items));
+                }
+                if is_last {
+                    self.transmits.push_back(Message::SurveyEnd);
+                    self.state = State::Receiving;
+                } else {
+                    self.actions.push_back(Action::Survey);
+                }
+            }
+            (State::Receiving, Event::Intended) => {
+                self.intents.is_recording = false;
+                for (id, job) in mem::take(&mut self.intents.recording) {
+                    self.actions.push_back(Action::Apply(id, job));
+                }
+            }
+            (State::Receiving, Event::Applied { job, bytes, entries, gaps }) => {
+                self.applied(job, Ack { bytes, entries }, now);
+                if !gaps.is_empty() {
+                    self.transmits.push_back(Message::Gaps(gaps));
+                }
+            }
+            (State::Receiving | State::Committing, Event::Checkpointed) => self.checkpointed(),
+            (State::Committing, Event::Committed(committed)) => {
+                self.transmits.push_back(Message::Committed(committed));
+                self.state = State::Committed;
+            }
+            (_, Event::Settled) => {}
+            (State::Proving, Event::Proved(proof)) => {
+                self.transmits.push_back(Message::Proof(proof));
+                self.state = State::Committed;
+            }
+            (State::Listing, Event::Listed(entries)) => {
+                if entries.is_empty() {
+                    self.transmits.push_back(Message::ListingEnd);
+                    self.state = State::Committed;
+                } else {
+                    self.transmits.push_back(Message::Listing(entries));
+                    self.actions.push_back(Action::List);
+                }
+            }
+            (State::Doubting, Event::Doubted) => self.state = State::Committed,
+            (_, event) => unreachable!("the driver reports {event:?} in state {}", self.state()),
+        }
+        Ok(())
+    }
+
+    fn check_begin(&self, begin: &Begin) -> Result<(), Refusal> {
+        let basis = self.basis.as_ref().expect("met after the inspection");
+        match begin.block_bytes {
+            Some(bytes) if bytes > basis.capacity_bytes => Err(Refusal::new(
+                Reason::Space,
+                format!("destination holds {} bytes, source has {bytes}", basis.capacity_bytes),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Does everything whose turn has come.
+    fn proceed(&mut self, now: Duration) -> Result<(), Refusal> {
+        if self.state == State::Receiving {
+            while self.take_control(now)? {}
+            while self.is_data_open
+                && let Some(message) = self.data.pop_front()
+            {
+                self.take_data(message)?;
+            }
+            self.record_intents();
+            self.checkpoint_when_due(now);
+        }
+        if self.state == State::Committing {
+            self.commit_when_flushed();
+        }
+        let may_part = matches!(self.state, State::Meeting | State::Committed);
+        if may_part && self.control.front() == Some(&Message::Bye) {
+            self.transmits.push_back(Message::Bye);
+            self.state = State::Done;
+        }
+        Ok(())
+    }
+
+    /// Takes the next control message if everything before it is done.
+    fn take_control(&mut self, now: Duration) -> Result<bool, Refusal> {
+        let is_structure_running = self.jobs.values().any(|running| running.what == What::Ops);
+        let may_take = match self.control.front() {
+            None => false,
+            Some(Message::Plan(_)) => true,
+            Some(Message::Structure(_)) => !is_structure_running,
+            Some(Message::Barrier(Barrier { packs, contents })) => {
+                !is_structure_running && self.packs_done >= *packs && self.contents_done >= *contents
+            }
+            Some(_) => self.jobs.is_empty() && self.data.is_empty(),
+        };
+        if !may_take {
+            return Ok(false);
+        }
+        match self.control.pop_front().expect("there is one") {
+            Message::Plan(plan) => self.take_plan(&plan)?,
+            Message::Structure(ops) => {
+                let touches = ops.iter().flat_map(touches_of).collect();
+                self.start(What::Ops, 0, touches, Job::Ops(ops));
+            }
+            Message::Barrier(barrier) => {
+                if (self.packs_done, self.contents_done) != (barrier.packs, barrier.contents) {
+                    return Err(Refusal::new(Reason::Protocol, "more data than the source says it sent"));
+                }
+                self.is_data_open = true;
+            }
+            Message::Finish(finish) => self.finish(finish, now)?,
+            message => return Err(out_of_turn(message.name(), self.state())),
+        }
+        Ok(true)
+    }
+
+    fn take_plan(&mut self, plan: &Plan) -> Result<(), Refusal> {
+        if plan.touches_everything && !self.intents.covers_everything {
+            self.intents.covers_everything = true;
+            self.intents.is_recording = true;
+            self.has_touched = true;
+            self.actions.push_back(Action::Intend(vec![Touch::Everything]));
+        }
+        Ok(())
+    }
+
+    fn take_data(&mut self, message: Message) -> Result<(), Refusal> {
+        let bytes = weight(&message);
+        match message {
+            Message::Pack(pack) => {
+                let touches = pack.files.iter().map(|file| Touch::Place(file.place.clone())).collect();
+                self.start(What::Pack, bytes, touches, Job::Pack(pack));
+            }
+            Message::Open(open) => {
+                self.in_flight_bytes -= bytes;
+                self.open(open)?;
+            }
+            Message::Piece(piece) => {
+                let id = piece.content;
+                let content = self.contents.get(&id).ok_or_else(|| not_open(id))?;
+                let open = content.open.clone();
+                let touches = vec![match open.kind {
+                    Kind::Block => Touch::Piece(piece.index),
+                    _ => Touch::Place(open.place.clone()),
+                }];
+                self.start(What::Piece(id), bytes, touches, Job::Piece(open, piece));
+            }
+            Message::Close(close) => {
+                self.in_flight_bytes -= bytes;
+                let content = self.contents.get_mut(&close.content).ok_or_else(|| not_open(close.content))?;
+                let id = close.content;
+                if content.close.replace(close).is_some() {
+                    return Err(Refusal::new(Reason::Protocol, "a content was closed twice"));
+                }
+                self.close_when_complete(id)?;
+            }
+            message => return Err(out_of_turn(message.name(), "data")),
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, open: Open) -> Result<(), Refusal> {
+        let is_block = self.begin.as_ref().is_some_and(|begin| begin.block_bytes.is_some());
+        let is_right_kind = open.kind == if is_block { Kind::Block } else { Kind::File };
+        if !is_right_kind || open.place.is_root() != is_block {
+            return Err(Refusal::new(Reason::Protocol, format!("{} cannot be a {}", open.place, open.kind)));
+        }
+        if let Some(content) = self.contents.get(&open.content) {
+            return if *content.open == open { Ok(()) } else { Err(not_open(open.content)) };
+        }
+        // Closed contents that are still being written count too: the source waits for none of them.
+        if self.contents.len() >= 2 * OPEN_CONTENTS_MAX {
+            return Err(Refusal::new(Reason::Protocol, format!("more than {OPEN_CONTENTS_MAX} open contents")));
+        }
+        self.contents.insert(open.content, Content { open: Arc::new(open), applied: 0, close: None });
+        Ok(())
+    }
+
+    fn close_when_complete(&mut self, id: ContentId) -> Result<(), Refusal> {
+        let Some(content) = self.contents.get(&id) else { return Ok(()) };
+        let Some(close) = content.close.as_ref().filter(|close| content.applied >= close.pieces) else {
+            return Ok(());
+        };
+        if content.applied > close.pieces {
+            return Err(Refusal::new(Reason::Protocol, "more pieces than the source says it sent"));
+        }
+        let (open, close) = (content.open.clone(), close.clone());
+        let touches = match open.kind {
+            // Its size and its metadata are not the volume's to keep: only pieces can be in doubt.
+            Kind::Block => Vec::new(),
+            _ => vec![Touch::Place(open.place.clone())],
+        };
+        self.contents.remove(&id);
+        self.start(What::Close, 0, touches, Job::Close(open, close));
+        Ok(())
+    }
+
+    fn start(&mut self, what: What, bytes: usize, touches: Vec<Touch>, job: Job) {
+        let id = self.next_job;
+        self.next_job += 1;
+        self.has_touched = true;
+        self.jobs.insert(id, Running { bytes, what });
+        self.intents.waiting.push((touches, id, job));
+    }
+
+    fn record_intents(&mut self) {
+        if self.intents.is_recording || self.intents.waiting.is_empty() {
+            return;
+        }
+        let waiting = mem::take(&mut self.intents.waiting);
+        if self.intents.covers_everything {
+            self.actions.extend(waiting.into_iter().map(|(_, id, job)| Action::Apply(id, job)));
+            return;
+        }
+        let mut touches = Vec::new();
+        for (needed, id, job) in waiting {
+            touches.extend(needed);
+            self.intents.recording.push((id, job));
+        }
+        touches.dedup();
+        self.intents.is_recording = true;
+        self.actions.push_back(Action::Intend(touches));
+    }
+
+    fn applied(&mut self, job: JobId, done: Ack, now: Duration) {
+        let running = self.jobs.remove(&job).expect("the driver reports each job once");
+        self.in_flight_bytes -= running.bytes;
+        self.unflushed.total.bytes += done.bytes;
+        self.unflushed.total.entries += done.entries;
+        self.unflushed.bytes += done.bytes;
+        self.unflushed.since.get_or_insert(now);
+        match running.what {
+            What::Ops => {}
+            What::Pack => self.packs_done += 1,
+            What::Close => self.contents_done += 1,
+            What::Piece(id) => {
+                if let Some(content) = self.contents.get_mut(&id) {
+                    content.applied += 1;
+                }
+                if let Err(refusal) = self.close_when_complete(id) {
+                    self.fail(refusal, false);
+                }
+            }
+        }
+    }
+
+    fn checkpoint_when_due(&mut self, now: Duration) {
+        let Some(since) = self.unflushed.since else { return };
+        let is_due = self.unflushed.bytes >= UNFLUSHED_BYTES_MAX
+            || now.saturating_sub(since) >= Duration::from_millis(UNFLUSHED_MS_MAX);
+        if is_due && self.state == State::Receiving {
+            self.checkpoint();
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        if self.unflushed.checkpoint.is_none() {
+            self.unflushed.checkpoint = Some(self.unflushed.total);
+            self.unflushed.since = None;
+            self.unflushed.bytes = 0;
+            self.actions.push_back(Action::Checkpoint);
+        }
+    }
+
+    fn checkpointed(&mut self) {
+        let covered = self.unflushed.checkpoint.take().expect("the driver reports each checkpoint once");
+        self.acknowledged = covered;
+        self.transmits.push_back(Message::Ack(covered));
+    }
+
+    fn finish(&mut self, finish: Finish, _now: Duration) -> Result<(), Refusal> {
+        if !self.contents.is_empty() {
+            return Err(Refusal::new(Reason::Protocol, "the pass ends with contents that are not closed"));
+        }
+        self.state = State::Committing;
+        self.control.push_back(Message::Finish(finish));
+        Ok(())
+    }
+
+    /// Commits after everything that was applied is durable and recorded.
+    fn commit_when_flushed(&mut self) {
+        let Some(&Message::Finish(finish)) = self.control.front() else { return };
+        if self.unflushed.checkpoint.is_some() {
+            return;
+        }
+        if self.unflushed.since.is_some() {
+            return self.checkpoint();
+        }
+        self.control.pop_front();
+        self.actions.push_back(Action::Commit(finish));
+    }
+
+    fn fail(&mut self, refusal: Refusal, is_from_peer: bool) {
+        self.transmits.clear();
+        self.actions.clear();
+        if !is_from_peer {
+            self.transmits.push_back(Message::Refuse(refusal.clone()));
+        }
+        self.failure = Some(Failure { refusal, is_from_peer });
+        self.state = State::Failed;
+    }
+}
+
+fn touches_of(op: &Op) -> Vec<Touch> {
+    vec![Touch::Place(op.place().clone())]
+}
+
+fn not_open(content: ContentId) -> Refusal {
+    Refusal::new(Reason::Protocol, format!("content {} is not open, or is another one", content.0))
+}
+
+/// What a message from a data stream counts for while it is in memory.
+fn weight(message: &Message) -> usize {
+    256 + match message {
+        Message::Piece(piece) => piece.body.len() + piece.leaves.len() * 32,
+        Message::Pack(pack) => pack.body.len() + pack.files.len() * 256,
+        _ => 0,
+    }
+}

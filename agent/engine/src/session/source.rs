@@ -1,0 +1,719 @@
+//! The half that has the truth.
+//!
+//! ```text
+//! Greeting ─Hello─▶ Meeting ─Basis─▶ Resolving ─▶ Preparing (scan ∥ survey) ─▶ Planning ─▶ Structure ─▶ Contents
+//!    ─▶ Closing ─▶ Finishing ─Committed─▶ Committing ─▶ [ Proving ─▶ [ Explaining ] ] ─▶ Parting ─Bye─▶ Done
+//! any state ──refusal of either side──▶ Failed
+//! ```
+//!
+//! Until `Committing` nothing of this side's state has changed, whatever ends the session: what the destination holds
+//! is the destination's to tell.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use tranship_proto::id::{ContentId, Token};
+use tranship_proto::limit::{IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX};
+use tranship_proto::message::{
+    Ack, Barrier, Basis, BasisChoice, Begin, Challenge, Close, Committed, Contract, Finish, Gap, Level, Listed,
+    Message, Op, Open, Pack, Piece, Plan, Proof, Role, SurveyItem,
+};
+use tranship_proto::refusal::{Reason, Refusal};
+use tranship_proto::{Kind, Place};
+
+use super::{Channel, Failure, Greeting, out_of_turn};
+
+/// What a pass is to do.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// What we say of ourselves.
+    pub greeting: Greeting,
+    /// What counts as equal.
+    pub contract: Contract,
+    /// Whether there are no writers: then a change that is seen during the pass is an error.
+    pub is_final: bool,
+    /// Size of a block volume.
+    pub block_bytes: Option<u64>,
+    /// What is left out.
+    pub excludes: Vec<String>,
+    /// Whether both sides read their volumes again afterwards, and how much of them.
+    pub proof: Option<(Level, [u8; 32])>,
+    /// The name of the manifest that this pass makes, if it makes one.
+    pub token: Token,
+    /// Data streams to spread contents over.
+    pub data_streams: u32,
+    /// Reads to have under way at a time.
+    pub reads_max: usize,
+}
+
+/// What the driver is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Say which manifest we have for this destination.
+    Resolve(Basis),
+    /// Drop what we know: content is compared, and this line says why.
+    Forget(&'static str),
+    /// List what the volume has.
+    Scan,
+    /// Keep these lines of the survey.
+    Absorb(Vec<SurveyItem>),
+    /// Find the candidates; the survey, if there was one, tells what is held.
+    Plan(BasisChoice),
+    /// Give the next operations that make room.
+    NextStructure,
+    /// Read the next contents.
+    Read,
+    /// Give the next operations that come after all contents.
+    NextClosing,
+    /// Take these places for unknown at the destination.
+    Doubt(Vec<Gap>),
+    /// Make our manifest of this pass durable under this name.
+    Commit(Token),
+    /// Read the volume again.
+    Prove(Challenge),
+    /// Compare the peer's entries with ours.
+    Compare(Vec<Listed>),
+    /// Name all that the comparison found.
+    Explain,
+}
+
+/// What comes of a [`Action::Read`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Produced {
+    /// Small files.
+    Pack(Pack),
+    /// Parts of one content, and its end with the last of them.
+    Pieces {
+        /// The content.
+        open: Open,
+        /// What changed in it.
+        pieces: Vec<Piece>,
+        /// Its end, after all its parts were produced.
+        close: Option<Close>,
+    },
+    /// Metadata of files whose content did not change.
+    Ops(Vec<Op>),
+}
+
+/// What a plan comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Planned {
+    /// Entries of the volume.
+    pub entries: u64,
+    /// Places to look at.
+    pub candidates: u64,
+    /// Bytes of content in them.
+    pub bytes: u64,
+    /// Whether listing what the pass touches is not worth it.
+    pub touches_everything: bool,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The peer said this.
+    Received(Message),
+    /// Our manifest for the destination, if there is a usable one.
+    Resolved(Option<Token>),
+    /// The scan is complete.
+    Scanned,
+    /// The lines are kept.
+    Absorbed,
+    /// The candidates are known.
+    Planned(Planned),
+    /// Operations, of [`Action::NextStructure`] or [`Action::NextClosing`]; none left when empty.
+    Ops(Vec<Op>),
+    /// What a read came to, and whether nothing is left to read.
+    Read {
+        /// What to send.
+        produced: Vec<Produced>,
+        /// Whether there was nothing left.
+        is_exhausted: bool,
+    },
+    /// Our manifest is durable.
+    Committed,
+    /// The volume was read again.
+    Proved(Proof),
+    /// Entries were compared.
+    Compared,
+    /// What differs.
+    Explained(Vec<Gap>),
+    /// An action failed, or the user wants it to end.
+    Failed(Refusal),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Greeting,
+    Meeting,
+    Resolving,
+    Preparing { scanned: bool, surveyed: bool, absorbing: u32 },
+    Planning,
+    Structure,
+    Contents,
+    Closing,
+    Finishing,
+    Committing,
+    Proving { ours: Option<Proof>, theirs: Option<Proof> },
+    Explaining { comparing: u32, listed: bool },
+    Parting,
+    Done,
+    Failed,
+}
+
+/// How the two sides compare.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// What we read.
+    pub ours: Proof,
+    /// What the destination read.
+    pub theirs: Proof,
+    /// What differs, if anything does.
+    pub differences: Vec<Gap>,
+}
+
+impl Verdict {
+    /// Whether both volumes hold the same, read after the challenge was made.
+    pub fn is_equal(&self) -> bool {
+        self.ours.canonical == self.theirs.canonical
+            && self.ours.challenge == self.theirs.challenge
+            && self.ours.entries == self.theirs.entries
+            && self.ours.bytes == self.theirs.bytes
+    }
+}
+
+/// The source's half of a conversation.
+#[derive(Debug)]
+pub struct SourceSession {
+    order: Order,
+    state: State,
+    basis: Option<Basis>,
+    choice: BasisChoice,
+    planned: Planned,
+    transmits: VecDeque<(Channel, Message)>,
+    queued_bytes: usize,
+    actions: VecDeque<Action>,
+    reads: usize,
+    is_exhausted: bool,
+    packs: u64,
+    contents: u64,
+    /// Contents of which not all was handed over yet: the streams that know them, and the pieces so far.
+    open: HashMap<ContentId, Opened>,
+    next_stream: u32,
+    has_said_anything: bool,
+    acknowledged: Ack,
+    committed: Option<Committed>,
+    verdict: Option<Verdict>,
+    failure: Option<Failure>,
+}
+
+#[derive(Debug, Default)]
+struct Opened {
+    streams: HashSet<u32>,
+    pieces: u64,
+    close: Option<Close>,
+}
+
+impl SourceSession {
+    /// A session that says hello first.
+    pub fn new(order: Order) -> Self {
+        let hello = Message::Hello(order.greeting.hello(Role::Source));
+        let mut session = Self {
+            order,
+            state: State::Greeting,
+            basis: None,
+            choice: BasisChoice::Survey,
+            planned: Planned::default(),
+            transmits: VecDeque::new(),
+            queued_bytes: 0,
+            actions: VecDeque::new(),
+            reads: 0,
+            is_exhausted: false,
+            packs: 0,
+            contents: 0,
+            open: HashMap::new(),
+            next_stream: 0,
+            has_said_anything: false,
+            acknowledged: Ack::default(),
+            committed: None,
+            verdict: None,
+            failure: None,
+        };
+        session.say(hello);
+        session
+    }
+
+    /// Takes in what happened.
+    pub fn handle_event(&mut self, event: Event) {
+        if matches!(self.state, State::Failed | State::Done) {
+            return;
+        }
+        let result = match event {
+            Event::Received(message) => self.receive(message),
+            other => self.advance(other),
+        };
+        if let Err(refusal) = result {
+            self.fail(refusal, false);
+        }
+    }
+
+    /// The next message to send, and where.
+    pub fn poll_transmit(&mut self) -> Option<(Channel, Message)> {
+        let (channel, message) = self.transmits.pop_front()?;
+        self.queued_bytes -= weight(&message);
+        self.read_on();
+        Some((channel, message))
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Whether everything was said and done.
+    pub fn is_done(&self) -> bool {
+        matches!(self.state, State::Done | State::Failed)
+    }
+
+    /// Why the session failed, if it did.
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    /// What the pass builds on.
+    pub fn choice(&self) -> BasisChoice {
+        self.choice
+    }
+
+    /// What the plan came to.
+    pub fn planned(&self) -> Planned {
+        self.planned
+    }
+
+    /// What the destination has made durable.
+    pub fn acknowledged(&self) -> Ack {
+        self.acknowledged
+    }
+
+    /// What the destination did, once it has committed.
+    pub fn committed(&self) -> Option<Committed> {
+        self.committed
+    }
+
+    /// How the two sides compare, once both were read.
+    pub fn verdict(&self) -> Option<&Verdict> {
+        self.verdict.as_ref()
+    }
+
+    /// The state's name, for errors and logs.
+    pub fn state(&self) -> &'static str {
+        match self.state {
+            State::Greeting => "Greeting",
+            State::Meeting => "Meeting",
+            State::Resolving => "Resolving",
+            State::Preparing { .. } => "Preparing",
+            State::Planning => "Planning",
+            State::Structure => "Structure",
+            State::Contents => "Contents",
+            State::Closing => "Closing",
+            State::Finishing => "Finishing",
+            State::Committing => "Committing",
+            State::Proving { .. } => "Proving",
+            State::Explaining { .. } => "Explaining",
+            State::Parting => "Parting",
+            State::Done => "Done",
+            State::Failed => "Failed",
+        }
+    }
+
+    fn receive(&mut self, message: Message) -> Result<(), Refusal> {
+        match (&mut self.state, message) {
+            (_, Message::Refuse(refusal)) => {
+                self.fail(refusal, true);
+                Ok(())
+            }
+            (State::Greeting, Message::Hello(hello)) => {
+                self.order.greeting.meet(Role::Source, &hello)?;
+                self.state = State::Meeting;
+                Ok(())
+            }
+            (State::Meeting, Message::Basis(basis)) => {
+                self.check_room(&basis)?;
+                self.actions.push_back(Action::Resolve(basis.clone()));
+                self.basis = Some(basis);
+                self.state = State::Resolving;
+                Ok(())
+            }
+            (State::Preparing { surveyed: false, absorbing, .. }, Message::Survey(items)) => {
+                *absorbing += 1;
+                self.actions.push_back(Action::Absorb(items));
+                Ok(())
+            }
+            (State::Preparing { surveyed, .. }, Message::SurveyEnd) => {
+                *surveyed = true;
+                self.plan_when_prepared();
+                Ok(())
+            }
+            (State::Structure | State::Contents | State::Closing | State::Finishing, Message::Ack(ack)) => {
+                self.acknowledged = ack;
+                Ok(())
+            }
+            (State::Structure | State::Contents | State::Closing | State::Finishing, Message::Gaps(gaps)) => {
+                self.actions.push_back(Action::Doubt(gaps));
+                Ok(())
+            }
+            (State::Finishing, Message::Committed(committed)) => self.commit(committed),
+            (State::Proving { theirs, .. }, Message::Proof(proof)) => {
+                *theirs = Some(proof);
+                self.judge();
+                Ok(())
+            }
+            (State::Explaining { comparing, listed: false }, Message::Listing(entries)) => {
+                *comparing += 1;
+                self.actions.push_back(Action::Compare(entries));
+                Ok(())
+            }
+            (State::Explaining { listed, .. }, Message::ListingEnd) => {
+                *listed = true;
+                self.explain_when_compared();
+                Ok(())
+            }
+            (State::Parting, Message::Bye) => {
+                self.state = State::Done;
+                Ok(())
+            }
+            (_, message) => Err(out_of_turn(message.name(), self.state())),
+        }
+    }
+
+    fn advance(&mut self, event: Event) -> Result<(), Refusal> {
+        match (&mut self.state, event) {
+            (_, Event::Failed(refusal)) => Err(refusal),
+            (State::Resolving, Event::Resolved(token)) => {
+                self.begin(token);
+                Ok(())
+            }
+            (State::Preparing { scanned, .. }, Event::Scanned) => {
+                *scanned = true;
+                self.plan_when_prepared();
+                Ok(())
+            }
+            (State::Preparing { absorbing, .. }, Event::Absorbed) => {
+                *absorbing -= 1;
+                self.plan_when_prepared();
+                Ok(())
+            }
+            (State::Planning, Event::Planned(planned)) => {
+                self.start_copying(planned);
+                Ok(())
+            }
+            (State::Structure, Event::Ops(ops)) => {
+                if ops.is_empty() {
+                    self.say(Message::Barrier(Barrier { packs: 0, contents: 0 }));
+                    self.state = State::Contents;
+                    self.read_on();
+                } else {
+                    self.touch(Message::Structure(ops));
+                    self.actions.push_back(Action::NextStructure);
+                }
+                Ok(())
+            }
+            (State::Contents, Event::Read { produced, is_exhausted }) => {
+                self.reads -= 1;
+                self.is_exhausted |= is_exhausted;
+                produced.into_iter().for_each(|produced| self.hand_over(produced));
+                self.read_on();
+                self.close_when_read();
+                Ok(())
+            }
+            (State::Closing, Event::Ops(ops)) => {
+                if ops.is_empty() {
+                    self.finish();
+                } else {
+                    self.touch(Message::Structure(ops));
+                    self.actions.push_back(Action::NextClosing);
+                }
+                Ok(())
+            }
+            (State::Committing, Event::Committed) => {
+                self.settle();
+                Ok(())
+            }
+            (State::Proving { ours, .. }, Event::Proved(proof)) => {
+                *ours = Some(proof);
+                self.judge();
+                Ok(())
+            }
+            (State::Explaining { comparing, .. }, Event::Compared) => {
+                *comparing -= 1;
+                self.explain_when_compared();
+                Ok(())
+            }
+            (State::Explaining { .. }, Event::Explained(differences)) => {
+                self.part_with(differences);
+                Ok(())
+            }
+            (_, event) => unreachable!("the driver reports {event:?} in state {}", self.state()),
+        }
+    }
+
+    /// A block volume must fit before the first byte is sent; a tree's sizes are only known after the scan.
+    fn check_room(&self, basis: &Basis) -> Result<(), Refusal> {
+        match self.order.block_bytes {
+            Some(bytes) if bytes > basis.capacity_bytes => Err(Refusal::new(
+                Reason::Space,
+                format!("destination holds {} bytes, source has {bytes}", basis.capacity_bytes),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, ours: Option<Token>) {
+        let basis = self.basis.as_ref().expect("resolved after the basis came");
+        let is_block = self.order.block_bytes.is_some();
+        self.choice = match (ours, basis.token) {
+            (Some(ours), Some(theirs)) if ours == theirs || basis.previous == Some(ours) => BasisChoice::Common(ours),
+            _ if basis.is_empty && !basis.is_interrupted => BasisChoice::Nothing,
+            // A device that neither side has seen before holds anything; reading it would only delay the first copy.
+            (None, None) if is_block && !basis.is_interrupted => BasisChoice::Nothing,
+            _ => BasisChoice::Survey,
+        };
+        match (self.choice, ours, basis.token) {
+            (BasisChoice::Survey, None, Some(_)) => self.forget("the source's manifest is lost: contents are compared"),
+            (BasisChoice::Survey, Some(_), None) => {
+                self.forget("the destination's manifest is lost: contents are compared");
+            }
+            (BasisChoice::Survey, Some(_), Some(_)) => {
+                self.forget("the manifests of the two sides are not of the same pass: contents are compared");
+            }
+            (BasisChoice::Nothing, Some(_), _) => {
+                self.forget("the destination is empty: everything is copied");
+            }
+            _ => {}
+        }
+        self.say(Message::Begin(Begin {
+            basis: self.choice,
+            fidelity: self.order.contract.fidelity,
+            is_final: self.order.is_final,
+            block_bytes: self.order.block_bytes,
+            excludes: self.order.excludes.clone(),
+        }));
+        self.actions.push_back(Action::Scan);
+        self.state = State::Preparing { scanned: false, surveyed: false, absorbing: 0 };
+    }
+
+    fn forget(&mut self, why: &'static str) {
+        self.actions.push_back(Action::Forget(why));
+    }
+
+    fn plan_when_prepared(&mut self) {
+        if self.state == (State::Preparing { scanned: true, surveyed: true, absorbing: 0 }) {
+            self.state = State::Planning;
+            self.actions.push_back(Action::Plan(self.choice));
+        }
+    }
+
+    fn start_copying(&mut self, planned: Planned) {
+        self.planned = planned;
+        if planned.candidates == 0 {
+            return self.finish();
+        }
+        self.say(Message::Plan(Plan {
+            touches_everything: planned.touches_everything,
+            entries: planned.candidates,
+            bytes: planned.bytes,
+        }));
+        self.state = State::Structure;
+        self.actions.push_back(Action::NextStructure);
+    }
+
+    /// Asks for reads while there is room for what they produce.
+    fn read_on(&mut self) {
+        let may_read = |session: &Self| {
+            session.state == State::Contents
+                && !session.is_exhausted
+                && session.reads < session.order.reads_max
+                && session.queued_bytes < IN_FLIGHT_BYTES_MAX
+                && session.open.len() < OPEN_CONTENTS_MAX
+        };
+        while may_read(self) {
+            self.reads += 1;
+            self.actions.push_back(Action::Read);
+        }
+    }
+
+    fn hand_over(&mut self, produced: Produced) {
+        match produced {
+            Produced::Pack(pack) => {
+                self.packs += 1;
+                let stream = self.next_stream();
+                self.touch_on(stream, Message::Pack(pack));
+            }
+            Produced::Ops(ops) => self.touch(Message::Structure(ops)),
+            Produced::Pieces { open, pieces, close } => {
+                let id = open.content;
+                let count = pieces.len() as u64;
+                for piece in pieces {
+                    // One writer for each file is what file systems like; a device takes as many as there are.
+                    let stream = if open.kind == Kind::Block { self.next_stream() } else { self.stream_of(id) };
+                    self.open_on(stream, &open);
+                    self.touch_on(stream, Message::Piece(piece));
+                }
+                let opened = self.open.entry(id).or_default();
+                opened.pieces += count;
+                opened.close = close.or(opened.close.take());
+                if opened.close.as_ref().is_some_and(|close| close.pieces == opened.pieces) {
+                    let stream = opened.streams.iter().next().copied().unwrap_or_else(|| self.stream_of(id));
+                    self.open_on(stream, &open);
+                    let close = self.open.remove(&id).and_then(|opened| opened.close);
+                    self.contents += 1;
+                    self.touch_on(stream, Message::Close(close.expect("it has just been there")));
+                }
+            }
+        }
+    }
+
+    /// Says what a content is on `stream`, once, before anything else of it.
+    fn open_on(&mut self, stream: u32, open: &Open) {
+        if self.open.entry(open.content).or_default().streams.insert(stream) {
+            self.touch_on(stream, Message::Open(open.clone()));
+        }
+    }
+
+    fn stream_of(&self, content: ContentId) -> u32 {
+        content.0 % self.order.data_streams
+    }
+
+    fn next_stream(&mut self) -> u32 {
+        self.next_stream = (self.next_stream + 1) % self.order.data_streams;
+        self.next_stream
+    }
+
+    fn close_when_read(&mut self) {
+        if self.is_exhausted && self.reads == 0 {
+            debug_assert!(self.open.is_empty(), "every content ends with the last read of it");
+            self.say(Message::Barrier(Barrier { packs: self.packs, contents: self.contents }));
+            self.state = State::Closing;
+            self.actions.push_back(Action::NextClosing);
+        }
+    }
+
+    fn finish(&mut self) {
+        // A destination that was not touched keeps its manifest, whatever we learned about our own side.
+        let token = match self.choice {
+            BasisChoice::Common(_) if !self.has_said_anything => {
+                self.basis.as_ref().and_then(|basis| basis.token).expect("common means that it has one")
+            }
+            _ => self.order.token,
+        };
+        self.order.token = token;
+        self.say(Message::Finish(Finish { token, entries: self.planned.entries }));
+        self.state = State::Finishing;
+    }
+
+    fn commit(&mut self, committed: Committed) -> Result<(), Refusal> {
+        if committed.token != Some(self.order.token) {
+            return Err(Refusal::new(Reason::Protocol, "the destination committed another pass"));
+        }
+        self.committed = Some(committed);
+        self.state = State::Committing;
+        self.actions.push_back(Action::Commit(self.order.token));
+        Ok(())
+    }
+
+    fn settle(&mut self) {
+        self.say(Message::Settled(self.order.token));
+        match self.challenge(false) {
+            Some(challenge) => {
+                self.say(Message::Challenge(challenge));
+                self.actions.push_back(Action::Prove(challenge));
+                self.state = State::Proving { ours: None, theirs: None };
+            }
+            None => self.part(),
+        }
+    }
+
+    fn challenge(&self, lists_entries: bool) -> Option<Challenge> {
+        let (level, nonce) = self.order.proof?;
+        Some(Challenge { nonce, level, contract: self.order.contract, lists_entries })
+    }
+
+    fn judge(&mut self) {
+        let State::Proving { ours: Some(ours), theirs: Some(theirs) } = self.state else { return };
+        let verdict = Verdict { ours, theirs, differences: Vec::new() };
+        let is_equal = verdict.is_equal();
+        self.verdict = Some(verdict);
+        if is_equal {
+            return self.part();
+        }
+        let challenge = self.challenge(true).expect("there was one");
+        self.say(Message::Challenge(challenge));
+        self.state = State::Explaining { comparing: 0, listed: false };
+    }
+
+    fn explain_when_compared(&mut self) {
+        if self.state == (State::Explaining { comparing: 0, listed: true }) {
+            self.actions.push_back(Action::Explain);
+        }
+    }
+
+    fn part_with(&mut self, differences: Vec<Gap>) {
+        // The destination takes these places for unknown, so that the next pass heals them.
+        let named: Vec<Gap> = differences.iter().take(tranship_proto::limit::BATCH_MAX).cloned().collect();
+        self.say(Message::Gaps(named));
+        if let Some(verdict) = &mut self.verdict {
+            verdict.differences = differences;
+        }
+        self.part();
+    }
+
+    fn part(&mut self) {
+        self.say(Message::Bye);
+        self.state = State::Parting;
+    }
+
+    fn fail(&mut self, refusal: Refusal, is_from_peer: bool) {
+        self.transmits.clear();
+        self.actions.clear();
+        self.queued_bytes = 0;
+        if !is_from_peer {
+            self.say(Message::Refuse(refusal.clone()));
+        }
+        self.failure = Some(Failure { refusal, is_from_peer });
+        self.state = State::Failed;
+    }
+
+    /// Sends what changes the destination.
+    fn touch(&mut self, message: Message) {
+        self.has_said_anything = true;
+        self.say(message);
+    }
+
+    fn touch_on(&mut self, stream: u32, message: Message) {
+        self.has_said_anything = true;
+        self.queue(Channel::Data(stream), message);
+    }
+
+    fn say(&mut self, message: Message) {
+        self.queue(Channel::Control, message);
+    }
+
+    fn queue(&mut self, channel: Channel, message: Message) {
+        self.queued_bytes += weight(&message);
+        self.transmits.push_back((channel, message));
+    }
+}
+
+/// What a queued message counts for: its bulk, and a little for itself.
+fn weight(message: &Message) -> usize {
+    256 + match message {
+        Message::Piece(piece) => piece.body.len() + piece.leaves.len() * 32,
+        Message::Pack(pack) => pack.body.len() + pack.files.len() * 256,
+        Message::Structure(ops) => ops.len() * 256,
+        _ => 0,
+    }
+}
+
+/// The place of a block volume's only content.
+pub fn block_place() -> Place {
+    Place::root()
+}
