@@ -1,4 +1,10 @@
 //! What is done on a node: disks, links, time.
 
+pub mod content;
+pub mod destination;
+pub mod parallel;
+pub mod pass;
+pub mod prove;
+pub mod source;
 pub mod state;
 pub mod volume;

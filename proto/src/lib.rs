@@ -21,7 +21,6 @@
 //!          │ ◀───────────────────────────────── Ack, … │   durable so far
 //!          │ Barrier, Structure…, Finish ────────────▶ │   links, special files, metadata
 //!          │ ◀────────────────────────────── Committed │   the manifest is durable there
-//!          │ Settled ────────────────────────────────▶ │   and here
 //!          │ Challenge, Proof ◀──────────────────────▶ │   both volumes read again
 //!          │ Bye ◀───────────────────────────────────▶ │
 //! ```

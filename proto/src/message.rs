@@ -51,8 +51,6 @@ pub enum Message {
     Gaps(Vec<Gap>),
     /// Destination: its manifest of this pass is durable.
     Committed(Committed),
-    /// Source: so is its own.
-    Settled(Token),
     /// Either: read your volume again, with this nonce in the digest.
     Challenge(Challenge),
     /// Either: what was read.
@@ -146,8 +144,6 @@ pub struct Basis {
     pub volume: Digest,
     /// Its last committed manifest.
     pub token: Option<Token>,
-    /// The one before, kept until the source has committed too.
-    pub previous: Option<Token>,
     /// Whether a pass was cut off since.
     pub is_interrupted: bool,
     /// Whether it has nothing at all: the first copy needs no survey.
@@ -583,7 +579,6 @@ impl Message {
             Self::Ack(_) => "Ack",
             Self::Gaps(_) => "Gaps",
             Self::Committed(_) => "Committed",
-            Self::Settled(_) => "Settled",
             Self::Challenge(_) => "Challenge",
             Self::Proof(_) => "Proof",
             Self::Listing(_) => "Listing",
@@ -608,7 +603,6 @@ impl Message {
             Self::Basis(basis) => {
                 w.array(&basis.volume.0);
                 w.option(basis.token, |w, token| w.array(&token.0));
-                w.option(basis.previous, |w, token| w.array(&token.0));
                 w.bool(basis.is_interrupted);
                 w.bool(basis.is_empty);
                 w.u64(basis.capacity_bytes);
@@ -704,17 +698,13 @@ impl Message {
                 w.u64(committed.drifted_entries);
                 17
             }
-            Self::Settled(token) => {
-                w.array(&token.0);
-                18
-            }
             Self::Challenge(challenge) => {
                 w.array(&challenge.nonce);
                 w.u8(challenge.level.number());
                 w.u8(challenge.contract.fidelity.number());
                 w.u64(u64::from(challenge.contract.without));
                 w.bool(challenge.lists_entries);
-                19
+                18
             }
             Self::Proof(proof) => {
                 w.array(&proof.canonical.0);
@@ -722,7 +712,7 @@ impl Message {
                 w.u64(proof.entries);
                 w.u64(proof.bytes);
                 w.u64(proof.read_bytes);
-                20
+                19
             }
             Self::Listing(entries) => {
                 encode_list(
@@ -736,10 +726,10 @@ impl Message {
                         w.array(&entry.content.0);
                     },
                 );
-                21
+                20
             }
-            Self::ListingEnd => 22,
-            Self::Bye => 23,
+            Self::ListingEnd => 21,
+            Self::Bye => 22,
         };
         Frame { kind, head: w.finish().into(), body }
     }
@@ -755,7 +745,6 @@ impl Message {
             3 => Self::Basis(Basis {
                 volume: decode_digest(&mut r)?,
                 token: r.option("token", decode_token)?,
-                previous: r.option("token", decode_token)?,
                 is_interrupted: r.bool("interrupted")?,
                 is_empty: r.bool("empty")?,
                 capacity_bytes: r.u64("capacity")?,
@@ -798,8 +787,7 @@ impl Message {
                 written_bytes: r.u64("bytes written")?,
                 drifted_entries: r.u64("drifted entries")?,
             }),
-            18 => Self::Settled(decode_token(&mut r)?),
-            19 => Self::Challenge(Challenge {
+            18 => Self::Challenge(Challenge {
                 nonce: r.array("nonce")?,
                 level: Level::from_number(r.u8("level")?)?,
                 contract: Contract {
@@ -808,14 +796,14 @@ impl Message {
                 },
                 lists_entries: r.bool("listing")?,
             }),
-            20 => Self::Proof(Proof {
+            19 => Self::Proof(Proof {
                 canonical: decode_digest(&mut r)?,
                 challenge: decode_digest(&mut r)?,
                 entries: r.u64("entries")?,
                 bytes: r.u64("bytes")?,
                 read_bytes: r.u64("bytes read")?,
             }),
-            21 => Self::Listing(decode_list(&mut r, "entries", BATCH_MAX, |place, r| {
+            20 => Self::Listing(decode_list(&mut r, "entries", BATCH_MAX, |place, r| {
                 Ok(Listed {
                     place,
                     kind: Kind::from_number(r.u8("kind")?)?,
@@ -824,8 +812,8 @@ impl Message {
                     content: decode_digest(r)?,
                 })
             })?),
-            22 => Self::ListingEnd,
-            23 => Self::Bye,
+            21 => Self::ListingEnd,
+            22 => Self::Bye,
             value => return Err(WireError::Meaningless { what: "message kind", value: u64::from(value) }),
         };
         r.finish()?;

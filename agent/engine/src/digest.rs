@@ -153,6 +153,11 @@ pub fn meta(contract: Contract, kind: Kind, meta: &Meta, target: Option<&[u8]>, 
     Digest(blake3::keyed_hash(&META_KEY, &w.finish()).into())
 }
 
+/// The digest that stands for the metadata of a block volume, which has none.
+pub fn block_meta() -> Digest {
+    meta(Contract::all(Fidelity::Plain), Kind::Block, &Meta::default(), None, 0)
+}
+
 /// The kind of gap that a missing extended attribute is.
 pub fn xattr_gap(name: &[u8]) -> GapKind {
     match name {

@@ -75,13 +75,22 @@ pub enum Change {
     Removed(Place),
     /// This is there now.
     Entry(Entry),
+    /// What is there has this stat and this metadata now, and the same content.
+    Meta {
+        /// Where.
+        place: Place,
+        /// What the kernel says now.
+        stat: Option<Stat>,
+        /// Digest of the metadata.
+        meta: Option<Digest>,
+    },
 }
 
 impl Change {
     /// Where it happened.
     pub fn place(&self) -> &Place {
         match self {
-            Self::Removed(place) => place,
+            Self::Removed(place) | Self::Meta { place, .. } => place,
             Self::Entry(entry) => &entry.place,
         }
     }
@@ -97,6 +106,12 @@ impl Change {
                 w.u8(2);
                 entry.encode_after(&Place::root(), w);
             }
+            Self::Meta { place, stat, meta } => {
+                w.u8(3);
+                place.encode_after(&Place::root(), w);
+                w.option(stat.as_ref(), |w, stat| stat.encode(w));
+                w.option(*meta, |w, digest| w.array(&digest.0));
+            }
         }
     }
 
@@ -105,6 +120,11 @@ impl Change {
         match r.u8("change")? {
             1 => Place::decode_after(&Place::root(), r).map(Self::Removed),
             2 => Entry::decode_after(&Place::root(), r).map(Self::Entry),
+            3 => Ok(Self::Meta {
+                place: Place::decode_after(&Place::root(), r)?,
+                stat: r.option("stat", Stat::decode)?,
+                meta: r.option("metadata digest", |r| Ok(Digest(r.array("digest")?)))?,
+            }),
             value => Err(WireError::Meaningless { what: "change", value: u64::from(value) }),
         }
     }

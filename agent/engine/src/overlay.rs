@@ -57,11 +57,17 @@ where
         self.removed.iter().any(|&(_, at)| number.is_none_or(|number| number < at))
     }
 
-    /// What the changes at the next changed place come to.
-    fn take_changes(&mut self) -> Result<(Place, Option<Entry>), E> {
+    /// What the changes at the next changed place come to, together with what the base has there.
+    fn take_changes(&mut self) -> Result<Option<Entry>, E> {
         let first = self.changes.next().expect("the caller peeked")?;
         let place = first.change.place().clone();
-        let mut entry = None;
+        let mut entry = match self.base.peek() {
+            Some(Ok(old)) if old.place == place => self.base.next().transpose()?,
+            _ => None,
+        };
+        if self.is_removed(&place, None) {
+            entry = None;
+        }
         let mut next = Some(first);
         while let Some(dated) = next {
             match dated.change {
@@ -74,13 +80,18 @@ where
                         entry = Some(new);
                     }
                 }
+                Change::Meta { stat, meta, .. } => {
+                    if let Some(entry) = &mut entry {
+                        (entry.stat, entry.meta) = (stat, meta);
+                    }
+                }
             }
             next = match self.changes.peek() {
                 Some(Ok(later)) if *later.change.place() == place => self.changes.next().transpose()?,
                 _ => None,
             };
         }
-        Ok((place, entry))
+        Ok(entry)
     }
 }
 
@@ -105,16 +116,8 @@ where
                     item => return Some(item),
                 }
             }
-            match self.take_changes() {
-                Err(error) => return Some(Err(error)),
-                Ok((place, entry)) => {
-                    if matches!(self.base.peek(), Some(Ok(old)) if old.place == place) {
-                        self.base.next();
-                    }
-                    if let Some(entry) = entry {
-                        return Some(Ok(entry));
-                    }
-                }
+            if let Some(entry) = self.take_changes().transpose() {
+                return Some(entry);
             }
         }
     }

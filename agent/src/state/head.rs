@@ -21,12 +21,8 @@ pub struct Head {
     pub scope: Digest,
     /// The last committed manifest.
     pub token: Option<Token>,
-    /// The one before, while it is not known whether the source has committed too.
-    pub previous: Option<Token>,
     /// The journal of what happened since.
     pub journal: u64,
-    /// The journal that led from `previous` to `token`.
-    pub kept_journal: Option<u64>,
     /// Passes that were committed.
     pub stage: u64,
     /// Bytes that the last pass found changed, and how long after the one before it began.
@@ -47,16 +43,7 @@ pub struct Change {
 impl Head {
     /// The head of a volume that nothing is known about.
     pub fn new(identity: Vec<u8>, scope: Digest) -> Self {
-        Self {
-            identity,
-            scope,
-            token: None,
-            previous: None,
-            journal: 0,
-            kept_journal: None,
-            stage: 0,
-            change: Change::default(),
-        }
+        Self { identity, scope, token: None, journal: 0, stage: 0, change: Change::default() }
     }
 
     /// The digest that binds a manifest to the way it was made.
@@ -86,7 +73,6 @@ impl Head {
     /// Removes every file that this head does not count on.
     pub fn sweep(&self, store: &dyn Store) -> io::Result<()> {
         let mut keeps = vec!["head".to_owned(), super::journal::name(self.journal)];
-        keeps.extend(self.kept_journal.map(super::journal::name));
         keeps.extend(self.token.map(manifest_name));
         keeps.extend(self.token.map(map_name));
         for name in store.names()? {
@@ -103,9 +89,7 @@ impl Head {
         w.bytes(&self.identity);
         w.array(&self.scope.0);
         w.option(self.token, |w, token| w.array(&token.0));
-        w.option(self.previous, |w, token| w.array(&token.0));
         w.u64(self.journal);
-        w.option(self.kept_journal, Writer::u64);
         w.u64(self.stage);
         w.u64(self.change.began_ms);
         w.u64(self.change.bytes);
@@ -130,9 +114,7 @@ impl Head {
                 identity: r.bytes("identity", HEAD_BYTES_MAX)?.to_vec(),
                 scope: Digest(r.array("scope")?),
                 token: r.option("token", |r| Ok(Token(r.array("token")?)))?,
-                previous: r.option("token", |r| Ok(Token(r.array("token")?)))?,
                 journal: r.u64("journal")?,
-                kept_journal: r.option("journal", |r| r.u64("journal"))?,
                 stage: r.u64("stage")?,
                 change: Change { began_ms: r.u64("time")?, bytes: r.u64("bytes")?, interval_ms: r.u64("interval")? },
             };
@@ -159,12 +141,8 @@ mod tests {
 
     #[test]
     fn a_head_comes_back_and_a_damaged_one_does_not() {
-        let head = Head {
-            token: Some(Token([1; 16])),
-            kept_journal: Some(3),
-            stage: 7,
-            ..Head::new(vec![1, 2, 3], Digest([9; 32]))
-        };
+        let head =
+            Head { token: Some(Token([1; 16])), journal: 3, stage: 7, ..Head::new(vec![1, 2, 3], Digest([9; 32])) };
         let bytes = head.encode();
         assert_eq!(Head::decode(&bytes), Some(head));
         for at in 0..bytes.len() {

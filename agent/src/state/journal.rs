@@ -1,7 +1,8 @@
 //! What a destination was about to touch, and what it finished, in the order of history.
 //!
-//! A record counts only if it is whole: a crash can cut off or tear only the last ones, and what they said had no
-//! effect yet, since every intent is durable before it has one.
+//! A record counts only if it is whole and all before it are: a crash can cut off or tear only the last ones, and what
+//! they said had no effect yet, since every intent is durable before it has one. Each checksum covers the one before,
+//! so that a whole record behind a torn one cannot come back to life when the torn one is written over.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -38,7 +39,14 @@ pub fn name(number: u64) -> String {
 /// A journal that is being written.
 pub struct Journal {
     file: Arc<dyn StateFile>,
+    end: End,
+}
+
+/// Where the last whole record ends.
+#[derive(Default)]
+struct End {
     offset: u64,
+    checksum: [u8; 8],
 }
 
 impl Journal {
@@ -51,19 +59,20 @@ impl Journal {
         if is_new {
             store.sync_names()?;
         }
-        let (history, offset) = History::read(store, &*file)?;
-        Ok((Self { file, offset }, history))
+        let (history, end) = History::read(store, &*file)?;
+        Ok((Self { file, end }, history))
     }
 
     /// Appends records; durable when this returns.
     pub fn append(&mut self, records: &[Record]) -> io::Result<()> {
         let mut bytes = Vec::new();
+        let mut chain = self.end.checksum;
         for record in records {
-            record.frame(&mut bytes);
+            record.frame(&mut chain, &mut bytes);
         }
-        self.file.write_at(&bytes, self.offset)?;
+        self.file.write_at(&bytes, self.end.offset)?;
         self.file.sync()?;
-        self.offset += bytes.len() as u64;
+        self.end = End { offset: self.end.offset + bytes.len() as u64, checksum: chain };
         Ok(())
     }
 }
@@ -96,12 +105,12 @@ impl History {
         }
     }
 
-    fn read(store: &Arc<dyn Store>, file: &dyn StateFile) -> Result<(Self, u64), StateError> {
+    fn read(store: &Arc<dyn Store>, file: &dyn StateFile) -> Result<(Self, End), StateError> {
         let mut history = Self { changes: Some(Sorter::dated(store.clone(), "history")), ..Self::default() };
-        let mut offset = 0;
+        let mut end = End::default();
         let mut header = [0; HEADER_BYTES];
         loop {
-            if file.read_at(&mut header, offset)? < HEADER_BYTES {
+            if file.read_at(&mut header, end.offset)? < HEADER_BYTES {
                 break;
             }
             let bytes = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
@@ -109,14 +118,16 @@ impl History {
                 break;
             }
             let mut payload = vec![0; bytes];
-            if file.read_at(&mut payload, offset + HEADER_BYTES as u64)? < bytes || checksum(&payload) != header[4..] {
+            let read = file.read_at(&mut payload, end.offset + HEADER_BYTES as u64)?;
+            let checksum = checksum(&end.checksum, &payload);
+            if read < bytes || checksum != header[4..] {
                 break;
             }
             let Ok(record) = Record::decode(&payload) else { break };
             history.take(record)?;
-            offset += (HEADER_BYTES + bytes) as u64;
+            end = End { offset: end.offset + (HEADER_BYTES + bytes) as u64, checksum };
         }
-        Ok((history, offset))
+        Ok((history, end))
     }
 
     fn take(&mut self, record: Record) -> Result<(), StateError> {
@@ -148,7 +159,7 @@ impl History {
 }
 
 impl Record {
-    fn frame(&self, out: &mut Vec<u8>) {
+    fn frame(&self, chain: &mut [u8; 8], out: &mut Vec<u8>) {
         let mut w = Writer::new();
         match self {
             Self::Touch(Touch::Everything) => w.u8(1),
@@ -171,7 +182,8 @@ impl Record {
         }
         let payload = w.finish();
         out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-        out.extend_from_slice(&checksum(&payload));
+        *chain = checksum(chain, &payload);
+        out.extend_from_slice(chain);
         out.extend_from_slice(&payload);
     }
 
@@ -190,8 +202,50 @@ impl Record {
     }
 }
 
-fn checksum(payload: &[u8]) -> [u8; 8] {
+fn checksum(before: &[u8; 8], payload: &[u8]) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(before).update(payload);
     let mut checksum = [0; 8];
-    checksum.copy_from_slice(&blake3::hash(payload).as_bytes()[..8]);
+    checksum.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
     checksum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::memory::MemoryStore;
+
+    fn place(name: &str) -> Place {
+        Place::from_bytes(name.as_bytes()).expect("valid")
+    }
+
+    #[test]
+    fn only_what_is_whole_counts_and_nothing_comes_back_to_life() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let touch = |name| Record::Touch(Touch::Place(place(name)));
+        let (mut journal, _) = Journal::open(&store, 0).expect("new");
+        journal.append(&[touch("a")]).expect("memory");
+        let end = journal.end.offset;
+        journal.append(&[touch("b"), touch("c")]).expect("memory");
+        // The record of `b` is torn, the one of `c` is whole.
+        journal.file.write_at(&[0xff], end + 5).expect("memory");
+        let (mut journal, history) = Journal::open(&store, 0).expect("readable");
+        assert_eq!(history.places, BTreeSet::from([place("a")]));
+        journal.append(&[touch("x")]).expect("memory");
+        let history = History::load(&store, 0).expect("readable");
+        assert_eq!(history.places, BTreeSet::from([place("a"), place("x")]));
+    }
+
+    #[test]
+    fn what_was_finished_is_no_longer_in_doubt() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let (mut journal, _) = Journal::open(&store, 3).expect("new");
+        let touch = |name| Record::Touch(Touch::Place(place(name)));
+        let done = Record::Done(Change::Removed(place("a")));
+        journal.append(&[touch("a"), touch("b"), done, Record::Touch(Touch::Piece(7))]).expect("memory");
+        journal.append(&[Record::PieceDone(7), Record::Touch(Touch::Piece(8))]).expect("memory");
+        let history = History::load(&store, 3).expect("readable");
+        assert_eq!(history.places, BTreeSet::from([place("b")]));
+        assert_eq!((history.pieces, history.pieces_done), (BTreeSet::from([8]), BTreeSet::from([7])));
+    }
 }

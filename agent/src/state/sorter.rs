@@ -47,6 +47,11 @@ impl<T: Record + Send + 'static> Sorter<T> {
         if self.records.len() >= RUN_RECORDS { self.spill() } else { Ok(()) }
     }
 
+    /// Where its runs are.
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+
     /// Whether nothing was added.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty() && self.runs.is_empty()

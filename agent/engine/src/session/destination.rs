@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Inspecting ─▶ Meeting ─Hello, Begin─▶ Beginning ─▶ Surveying ─▶ Receiving ─Finish─▶ Committing ─▶ Committed
-//!    Committed ─Settled─▶ Settled ─Challenge─▶ Proving ─▶ Settled … ─Bye─▶ Done
+//!    Committed ─Challenge─▶ Proving ─▶ Committed … ─Bye─▶ Done
 //! any state ──refusal of either side──▶ Failed
 //! ```
 //!
@@ -71,8 +71,6 @@ pub enum Action {
     Checkpoint,
     /// Make our manifest of this pass durable.
     Commit(Finish),
-    /// The source has committed too: drop what was kept in case it had not.
-    Settle(Token),
     /// Read the volume again, past the page cache.
     Prove(Challenge),
     /// Give the next entries that were read for the proof.
@@ -114,8 +112,6 @@ pub enum Event {
     Checkpointed,
     /// Our manifest is durable.
     Committed(Committed),
-    /// What was kept is dropped.
-    Settled,
     /// The volume was read again.
     Proved(Proof),
     /// Entries that were read; none left when empty.
@@ -167,7 +163,7 @@ pub struct DestinationSession {
     has_touched: bool,
     unflushed: Unflushed,
     acknowledged: Ack,
-    settled: Option<Token>,
+    committed: Option<Token>,
     failure: Option<Failure>,
 }
 
@@ -235,7 +231,7 @@ impl DestinationSession {
             has_touched: false,
             unflushed: Unflushed::default(),
             acknowledged: Ack::default(),
-            settled: None,
+            committed: None,
             failure: None,
         }
     }
@@ -295,9 +291,9 @@ impl DestinationSession {
         self.acknowledged
     }
 
-    /// The manifest that both sides have, once they do.
-    pub fn settled(&self) -> Option<Token> {
-        self.settled
+    /// The manifest of this pass, once it is durable.
+    pub fn committed(&self) -> Option<Token> {
+        self.committed
     }
 
     /// The state's name, for errors and logs.
@@ -346,11 +342,6 @@ impl DestinationSession {
                 message @ (Message::Plan(_) | Message::Structure(_) | Message::Barrier(_) | Message::Finish(_)),
             ) => {
                 self.control.push_back(message);
-                Ok(())
-            }
-            (State::Committed, Message::Settled(token)) => {
-                self.settled = Some(token);
-                self.actions.push_back(Action::Settle(token));
                 Ok(())
             }
             (State::Committed, Message::Challenge(challenge)) => {
@@ -409,10 +400,10 @@ impl DestinationSession {
             }
             (State::Receiving | State::Committing, Event::Checkpointed) => self.checkpointed(),
             (State::Committing, Event::Committed(committed)) => {
+                self.committed = committed.token;
                 self.transmits.push_back(Message::Committed(committed));
                 self.state = State::Committed;
             }
-            (_, Event::Settled) => {}
             (State::Proving, Event::Proved(proof)) => {
                 self.transmits.push_back(Message::Proof(proof));
                 self.state = State::Committed;

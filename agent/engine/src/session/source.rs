@@ -50,8 +50,6 @@ pub struct Order {
 pub enum Action {
     /// Say which manifest we have for this destination.
     Resolve(Basis),
-    /// Drop what we know: content is compared, and this line says why.
-    Forget(&'static str),
     /// List what the volume has.
     Scan,
     /// Keep these lines of the survey.
@@ -129,6 +127,8 @@ pub enum Event {
         /// Whether there was nothing left.
         is_exhausted: bool,
     },
+    /// The places are taken for unknown.
+    Doubted,
     /// Our manifest is durable.
     Committed,
     /// The volume was read again.
@@ -188,6 +188,7 @@ pub struct SourceSession {
     state: State,
     basis: Option<Basis>,
     choice: BasisChoice,
+    note: Option<&'static str>,
     planned: Planned,
     transmits: VecDeque<(Channel, Message)>,
     queued_bytes: usize,
@@ -222,6 +223,7 @@ impl SourceSession {
             state: State::Greeting,
             basis: None,
             choice: BasisChoice::Survey,
+            note: None,
             planned: Planned::default(),
             transmits: VecDeque::new(),
             queued_bytes: 0,
@@ -282,6 +284,11 @@ impl SourceSession {
     /// What the pass builds on.
     pub fn choice(&self) -> BasisChoice {
         self.choice
+    }
+
+    /// Why contents are compared instead of believed, if they are.
+    pub fn note(&self) -> Option<&'static str> {
+        self.note
     }
 
     /// What the plan came to.
@@ -388,6 +395,7 @@ impl SourceSession {
     fn advance(&mut self, event: Event) -> Result<(), Refusal> {
         match (&mut self.state, event) {
             (_, Event::Failed(refusal)) => Err(refusal),
+            (_, Event::Doubted) => Ok(()),
             (State::Resolving, Event::Resolved(token)) => {
                 self.begin(token);
                 Ok(())
@@ -435,7 +443,7 @@ impl SourceSession {
                 Ok(())
             }
             (State::Committing, Event::Committed) => {
-                self.settle();
+                self.prove();
                 Ok(())
             }
             (State::Proving { ours, .. }, Event::Proved(proof)) => {
@@ -471,7 +479,7 @@ impl SourceSession {
         let basis = self.basis.as_ref().expect("resolved after the basis came");
         let is_block = self.order.block_bytes.is_some();
         self.choice = match (ours, basis.token) {
-            (Some(ours), Some(theirs)) if ours == theirs || basis.previous == Some(ours) => BasisChoice::Common(ours),
+            (Some(ours), Some(theirs)) if ours == theirs => BasisChoice::Common(ours),
             _ if basis.is_empty && !basis.is_interrupted => BasisChoice::Nothing,
             // A device that neither side has seen before holds anything; reading it would only delay the first copy.
             (None, None) if is_block && !basis.is_interrupted => BasisChoice::Nothing,
@@ -502,7 +510,7 @@ impl SourceSession {
     }
 
     fn forget(&mut self, why: &'static str) {
-        self.actions.push_back(Action::Forget(why));
+        self.note = Some(why);
     }
 
     fn plan_when_prepared(&mut self) {
@@ -620,8 +628,7 @@ impl SourceSession {
         Ok(())
     }
 
-    fn settle(&mut self) {
-        self.say(Message::Settled(self.order.token));
+    fn prove(&mut self) {
         match self.challenge(false) {
             Some(challenge) => {
                 self.say(Message::Challenge(challenge));

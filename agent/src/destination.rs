@@ -1,0 +1,332 @@
+//! Does what a destination's session asks for, on a volume and a store.
+//!
+//! Every method blocks and may be called from any thread; [`Destination::apply`] from several at a time. Whatever
+//! happens, the store tells which places of the volume are as its manifest says and which are in doubt.
+
+mod apply;
+mod survey;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tranship_engine::digest::Digester;
+use tranship_engine::entry::{Change, Entry};
+use tranship_engine::exclude::Excludes;
+use tranship_engine::overlay::overlay;
+use tranship_engine::session::destination::{Action, Event, Touch};
+use tranship_proto::id::{ContentId, Digest, Token};
+use tranship_proto::message::{Basis, Begin, Challenge, Committed, Finish, Gap, Listed, Proof, VolumeKind};
+use tranship_proto::refusal::Reason;
+
+use crate::pass::{Changes, Counters, PassError};
+use crate::prove::{Listing, Listings, Proving};
+use crate::state::head::{Head, manifest_name, map_name};
+use crate::state::journal::{History, Journal, Record};
+use crate::state::map::Map;
+use crate::state::{Store, read_entries, write_list};
+use crate::volume::{Access, Facts, Volume};
+
+pub use apply::Applied;
+use apply::{BasisContents, Target};
+use survey::Survey;
+
+/// Entries in one message of a listing.
+const LISTED: usize = 2_048;
+
+/// One session at the destination.
+pub struct Destination {
+    volume: Arc<dyn Volume>,
+    facts: Facts,
+    store: Arc<dyn Store>,
+    threads: usize,
+    stop: Arc<AtomicBool>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    inner: Mutex<Inner>,
+    journal: Mutex<Option<Journal>>,
+    /// Done and not flushed yet.
+    pending: Mutex<Vec<Record>>,
+    targets: Mutex<HashMap<ContentId, Arc<Target>>>,
+    basis_contents: BasisContents,
+    has_touched: AtomicBool,
+}
+
+#[derive(Default)]
+struct Inner {
+    head: Option<Head>,
+    history: Option<History>,
+    pass: Option<Pass>,
+    survey: Option<Survey>,
+    listing: Option<Listings>,
+}
+
+/// The pass that runs.
+#[derive(Clone)]
+struct Pass {
+    begin: Begin,
+    excludes: Excludes,
+    /// The list of what the volume holds, and the leaves of it.
+    basis: Option<String>,
+    /// Entries of large contents in the basis, by where their leaves are.
+    known_map: Option<Map>,
+    /// Leaves that this session made, for the survey and for what it applies.
+    map: Map,
+    changes: Arc<Mutex<Option<Changes>>>,
+}
+
+/// Marks the place of leaves that this session made.
+const FRESH: u64 = 1 << 62;
+
+impl Destination {
+    /// A session over `volume`.
+    pub fn new(
+        volume: Arc<dyn Volume>,
+        store: Arc<dyn Store>,
+        threads: usize,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self, PassError> {
+        let facts = volume.facts()?;
+        Ok(Self {
+            volume,
+            facts,
+            store,
+            threads,
+            stop,
+            counters: Arc::default(),
+            inner: Mutex::default(),
+            journal: Mutex::default(),
+            pending: Mutex::default(),
+            targets: Mutex::default(),
+            basis_contents: BasisContents::new(),
+            has_touched: AtomicBool::new(false),
+        })
+    }
+
+    /// Does what the session asks for, and says what came of it.
+    pub fn perform(&self, action: Action) -> Event {
+        self.try_to(action).unwrap_or_else(|error| Event::Failed(error.refusal()))
+    }
+
+    fn try_to(&self, action: Action) -> Result<Event, PassError> {
+        Ok(match action {
+            Action::Inspect => Event::Inspected(self.inspect()?),
+            Action::Begin(begin) => {
+                self.begin(begin)?;
+                Event::Begun
+            }
+            Action::Survey => {
+                let (items, is_last) = self.next_survey()?;
+                Event::Surveyed { items, is_last }
+            }
+            Action::Intend(touches) => {
+                self.intend(touches)?;
+                Event::Intended
+            }
+            Action::Apply(id, job) => {
+                let Applied { bytes, entries, gaps } = self.apply(job)?;
+                Event::Applied { job: id, bytes, entries, gaps }
+            }
+            Action::Checkpoint => {
+                self.checkpoint()?;
+                Event::Checkpointed
+            }
+            Action::Commit(finish) => Event::Committed(self.commit(finish)?),
+            Action::Prove(challenge) => Event::Proved(self.prove(&challenge)?),
+            Action::List => Event::Listed(self.list()?),
+            Action::Doubt(gaps) => {
+                self.doubt(gaps)?;
+                Event::Doubted
+            }
+        })
+    }
+
+    /// Names the volume to a source.
+    pub fn volume_name(facts: &Facts) -> Digest {
+        Digester::canonical().content(&facts.identity)
+    }
+
+    /// Says what we hold.
+    pub fn inspect(&self) -> Result<Basis, PassError> {
+        let store = &*self.store;
+        let head = Head::load(store)?.filter(|head| head.identity == self.facts.identity);
+        let mut head = head.unwrap_or_else(|| Head::new(self.facts.identity.clone(), Digest([0; 32])));
+        if let Some(token) = head.token
+            && (store.open(&manifest_name(token))?.is_none() || store.open(&map_name(token))?.is_none())
+        {
+            head.token = None;
+        }
+        // Whoever emptied it did not ask us.
+        if self.facts.is_empty {
+            head.token = None;
+        }
+        head.sweep(store)?;
+        let (journal, history) = Journal::open(&self.store, head.journal)?;
+        let basis = Basis {
+            volume: Self::volume_name(&self.facts),
+            token: head.token,
+            is_interrupted: history.is_interrupted,
+            is_empty: self.facts.is_empty,
+            capacity_bytes: self.facts.capacity_bytes,
+            free_bytes: self.facts.free_bytes,
+        };
+        *lock(&self.journal) = Some(journal);
+        let mut inner = lock(&self.inner);
+        inner.head = Some(head);
+        inner.history = Some(history);
+        Ok(basis)
+    }
+
+    /// Gets ready for a pass: finds out what the volume holds, as far as the source does not know it.
+    pub fn begin(&self, begin: Begin) -> Result<(), PassError> {
+        let is_block = self.facts.kind == VolumeKind::Block;
+        if begin.block_bytes.is_some() != is_block {
+            let detail = "a tree on one side and a block volume on the other".to_owned();
+            return Err(PassError::Refused { reason: Reason::Kind, detail });
+        }
+        let excludes = Excludes::new(&begin.excludes)?;
+        let map = Map::new(self.store.create("map.tmp")?)?;
+        let (head, history) = {
+            let mut inner = lock(&self.inner);
+            let head = inner.head.clone().expect("inspected before anything else");
+            (head, inner.history.take().unwrap_or_default())
+        };
+        let known_map = match head.token {
+            Some(token) => self.store.open(&map_name(token))?.map(Map::new).transpose()?,
+            None => None,
+        };
+        // The head must exist before the first journal record counts: it says whose volume the journal is about.
+        if head.token.is_none() && Head::load(&*self.store)?.as_ref() != Some(&head) {
+            head.store(&*self.store)?;
+        }
+        let changes = Arc::new(Mutex::new(Some(Changes::new(self.store.clone()))));
+        let pass = Pass { begin, excludes, basis: head.token.map(manifest_name), known_map, map, changes };
+        let survey = self.survey(&pass, &head, history)?;
+        let mut inner = lock(&self.inner);
+        inner.pass = Some(Pass { basis: survey.basis.clone(), ..pass });
+        inner.survey = Some(survey);
+        Ok(())
+    }
+
+    /// Records durably that this is about to be touched.
+    pub fn intend(&self, touches: Vec<Touch>) -> Result<(), PassError> {
+        self.has_touched.store(true, Ordering::Relaxed);
+        let records: Vec<Record> = touches.into_iter().map(Record::Touch).collect();
+        let mut journal = lock(&self.journal);
+        Ok(journal.as_mut().expect("inspected before anything else").append(&records)?)
+    }
+
+    /// Flushes what was applied, then records it durably as done. After an error nothing of it counts, and nobody
+    /// tries again: a second flush may succeed although the data is gone.
+    pub fn checkpoint(&self) -> Result<(), PassError> {
+        let records = std::mem::take(&mut *lock(&self.pending));
+        self.volume.flush()?;
+        if records.iter().any(|record| matches!(record, Record::PieceDone(_))) {
+            self.pass().map.sync()?;
+        }
+        let mut journal = lock(&self.journal);
+        journal.as_mut().expect("inspected before anything else").append(&records)?;
+        let pass = self.pass();
+        let mut changes = lock(&pass.changes);
+        for record in records {
+            if let (Record::Done(change), Some(changes)) = (record, changes.as_mut()) {
+                changes.push(change)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the manifest of this pass durable.
+    pub fn commit(&self, finish: Finish) -> Result<Committed, PassError> {
+        let pass = self.pass();
+        let head = lock(&self.inner).head.clone().expect("inspected before anything else");
+        let has_changed = self.has_touched.load(Ordering::Relaxed) || head.token != Some(finish.token);
+        if has_changed {
+            self.write_manifest(&pass, finish.token)?;
+            let head = Head {
+                scope: Head::scope(pass.begin.fidelity, &pass.begin.excludes),
+                token: Some(finish.token),
+                journal: head.journal + 1,
+                stage: head.stage + 1,
+                ..head
+            };
+            let (journal, _) = Journal::open(&self.store, head.journal)?;
+            head.store(&*self.store)?;
+            *lock(&self.journal) = Some(journal);
+            lock(&self.inner).head = Some(head);
+            self.has_touched.store(false, Ordering::Relaxed);
+        }
+        Ok(Committed {
+            token: Some(finish.token),
+            read_bytes: Counters::get(&self.counters.bytes_read),
+            written_bytes: Counters::get(&self.counters.bytes_written),
+            drifted_entries: Counters::get(&self.counters.drifted_entries),
+        })
+    }
+
+    fn write_manifest(&self, pass: &Pass, token: Token) -> Result<(), PassError> {
+        let store = &*self.store;
+        let base = read_entries(store, pass.basis.as_deref())?;
+        let changes = lock(&pass.changes).take().expect("a pass is committed once").sorted()?;
+        let map = Map::new(store.create("map.new")?)?;
+        let mut list = write_list::<Entry>(store, "manifest.new")?;
+        for entry in overlay(base, changes) {
+            let mut entry = entry?;
+            entry.map = match (entry.map, &pass.known_map) {
+                (Some(at), _) if at & FRESH != 0 => Some(pass.map.copy_to(&map, at & !FRESH, entry.size)?),
+                (Some(at), Some(known)) => Some(known.copy_to(&map, at, entry.size)?),
+                (Some(_), None) | (None, _) => None,
+            };
+            list.push(entry)?;
+        }
+        list.finish()?.sync()?;
+        map.sync()?;
+        store.rename("map.new", &map_name(token))?;
+        store.rename("manifest.new", &manifest_name(token))?;
+        Ok(())
+    }
+
+    /// Reads the volume again, past the page cache.
+    pub fn prove(&self, challenge: &Challenge) -> Result<Proof, PassError> {
+        let pass = self.pass();
+        let manifest = lock(&self.inner).head.as_ref().and_then(|head| head.token).map(manifest_name);
+        let proving = Proving {
+            volume: &*self.volume,
+            store: &self.store,
+            excludes: &pass.excludes,
+            access: Access::ReadDevice,
+            block_bytes: pass.begin.block_bytes,
+            manifest,
+            threads: self.threads,
+            stop: &self.stop,
+        };
+        let (proof, listing) = proving.prove(challenge)?;
+        lock(&self.inner).listing = Some(Listing::entries(&listing, &*self.store)?);
+        Ok(proof)
+    }
+
+    /// The next entries that were read for the proof; none left when empty.
+    pub fn list(&self) -> Result<Vec<Listed>, PassError> {
+        let mut inner = lock(&self.inner);
+        let listing = inner.listing.as_mut();
+        let listing = listing.ok_or_else(|| PassError::Protocol("a listing without a proof".to_owned()))?;
+        Ok(listing.take(LISTED).collect::<Result<_, _>>()?)
+    }
+
+    /// Takes these places for unknown, so that the next pass looks at them.
+    pub fn doubt(&self, gaps: Vec<Gap>) -> Result<(), PassError> {
+        self.intend(gaps.into_iter().map(|gap| Touch::Place(gap.place)).collect())
+    }
+
+    fn pass(&self) -> Pass {
+        lock(&self.inner).pass.clone().expect("begun before anything is applied")
+    }
+
+    fn done(&self, change: Change) {
+        lock(&self.pending).push(Record::Done(change));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no thread panics while it holds the lock")
+}

@@ -1,0 +1,335 @@
+//! Doing what the source says, one job at a time in each thread.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tranship_engine::digest::{self, ContentHasher, Digester};
+use tranship_engine::entry::{Change, Entry};
+use tranship_engine::pack::unpack;
+use tranship_engine::piece::{self, Basis, PieceError, Write};
+use tranship_engine::session::destination::Job;
+use tranship_engine::stat::Stat;
+use tranship_proto::Place;
+use tranship_proto::entry::{Kind, Meta};
+use tranship_proto::id::Digest;
+use tranship_proto::limit::PIECE_BYTES;
+use tranship_proto::message::{Close, Contract, Gap, GapKind, Op, Open, Pack, Piece};
+
+use super::{Destination, FRESH, Pass, lock};
+use crate::pass::{Counters, PassError};
+use crate::state::journal::Record;
+use crate::state::map::zero_leaves;
+use crate::state::read_entries;
+use crate::volume::{Access, Content, VolumeError};
+
+/// What a job came to.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Bytes of content that were written.
+    pub bytes: u64,
+    /// Entries that were completed.
+    pub entries: u64,
+    /// What could not be carried.
+    pub gaps: Vec<Gap>,
+}
+
+/// A large content that is being written.
+pub(super) struct Target {
+    content: Box<dyn Content>,
+    basis: TargetBasis,
+    map_start: u64,
+    /// A bit for each piece that was written in this pass.
+    written: Vec<AtomicU64>,
+}
+
+enum TargetBasis {
+    Zeros,
+    Unknown,
+    Leaves(u64, u64),
+}
+
+impl Destination {
+    /// Applies a job.
+    pub fn apply(&self, job: Job) -> Result<Applied, PassError> {
+        let pass = self.pass();
+        match job {
+            Job::Ops(ops) => self.apply_ops(&pass, ops),
+            Job::Pack(pack) => self.apply_pack(&pass, &pack),
+            Job::Piece(open, piece) => self.apply_piece(&pass, &open, &piece),
+            Job::Close(open, close) => self.apply_close(&pass, &open, &close),
+        }
+    }
+
+    fn apply_ops(&self, pass: &Pass, ops: Vec<Op>) -> Result<Applied, PassError> {
+        let mut applied = Applied::default();
+        for op in ops {
+            let place = op.place().clone();
+            match self.apply_op(pass, op) {
+                Ok(gaps) => applied.gaps.extend(gaps),
+                // One object that stands in the way, or that the kernel will not make, does not end the pass: it stays
+                // in doubt, and the source is told.
+                Err(PassError::Volume(error)) if is_of_one_object(&error) => {
+                    let detail = crate::pass::chain(&error);
+                    applied.gaps.push(Gap { place: place.clone(), what: GapKind::Limit, detail });
+                }
+                Err(error) => return Err(error),
+            }
+            applied.entries += 1;
+        }
+        Ok(applied)
+    }
+
+    fn apply_op(&self, pass: &Pass, op: Op) -> Result<Vec<Gap>, PassError> {
+        let fidelity = pass.begin.fidelity;
+        let volume = &self.volume;
+        match op {
+            Op::Delete { place } => {
+                volume.remove(&place)?;
+                self.done(Change::Removed(place));
+                Ok(Vec::new())
+            }
+            Op::MakeDirectory { place } => {
+                volume.make_directory(&place)?;
+                self.done(Change::Entry(entry(place, Kind::Directory, None, None)));
+                Ok(Vec::new())
+            }
+            Op::MoveOut { .. } | Op::MoveIn { .. } => {
+                Err(PassError::Protocol("a move that was not negotiated".to_owned()))
+            }
+            Op::Symlink { place, target, meta } => {
+                let (stat, gaps) = volume.make_symlink(&place, &target, &meta, fidelity)?;
+                let digest = made(pass, Kind::Symlink, &meta, Some(&target), 0, &gaps);
+                self.done(Change::Entry(entry(place, Kind::Symlink, Some(stat), digest)));
+                Ok(gaps)
+            }
+            Op::Link { place, leader } => {
+                let stat = volume.make_link(&place, &leader)?;
+                let look = volume.look(&place, fidelity)?;
+                let digest = made(pass, Kind::File, &look.meta, None, 0, &[]);
+                let link = Entry { leader: Some(leader), ..entry(place, Kind::File, Some(stat), digest) };
+                self.done(Change::Entry(link));
+                Ok(Vec::new())
+            }
+            Op::Special { place, kind, device, meta } => {
+                let (stat, gaps) = volume.make_special(&place, kind, device, &meta, fidelity)?;
+                if stat.is_some() {
+                    let digest = made(pass, kind, &meta, None, device, &gaps);
+                    self.done(Change::Entry(entry(place, kind, stat, digest)));
+                }
+                Ok(gaps)
+            }
+            Op::SetMeta { place, kind, meta } => {
+                let (stat, gaps) = volume.set_meta(&place, kind, &meta, fidelity)?;
+                let digest = made(pass, kind, &meta, None, 0, &gaps);
+                self.done(if kind == Kind::Directory {
+                    Change::Entry(entry(place, kind, Some(stat), digest))
+                } else {
+                    Change::Meta { place, stat: Some(stat), meta: digest }
+                });
+                Ok(gaps)
+            }
+        }
+    }
+
+    fn apply_pack(&self, pass: &Pass, pack: &Pack) -> Result<Applied, PassError> {
+        let mut applied = Applied::default();
+        let body = unpack(pack.codec, &pack.body, pack.raw_bytes()).map_err(|source| PassError::Piece {
+            place: pack.files.first().map_or_else(Place::root, |file| file.place.clone()),
+            index: 0,
+            source: PieceError::Pack(source),
+        })?;
+        let mut at = 0;
+        for file in &pack.files {
+            let bytes = &body[at..at + file.size as usize];
+            at += bytes.len();
+            if Digester::canonical().content(bytes) != file.digest {
+                return Err(PassError::Content { place: file.place.clone() });
+            }
+            applied.bytes += bytes.len() as u64;
+            applied.entries += 1;
+            Counters::add(&self.counters.bytes_written, bytes.len() as u64);
+            match self.volume.put(&file.place, bytes, &file.meta, pass.begin.fidelity) {
+                Ok((stat, gaps)) => {
+                    let meta = made(pass, Kind::File, &file.meta, None, 0, &gaps);
+                    self.done(Change::Entry(Entry {
+                        size: bytes.len() as u64,
+                        content: Some(file.digest),
+                        ..entry(file.place.clone(), Kind::File, Some(stat), meta)
+                    }));
+                    applied.gaps.extend(gaps);
+                }
+                Err(error) if is_of_one_object(&error) => {
+                    let (place, detail) = (file.place.clone(), crate::pass::chain(&error));
+                    applied.gaps.push(Gap { place, what: GapKind::Limit, detail });
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(applied)
+    }
+
+    fn apply_piece(&self, pass: &Pass, open: &Open, piece: &Piece) -> Result<Applied, PassError> {
+        let target = self.target(pass, open)?;
+        let wrong = |source| PassError::Piece { place: open.place.clone(), index: piece.index, source };
+        if piece.index >= piece::count(open.size) {
+            return Err(PassError::Protocol(format!("piece {} of {} bytes", piece.index, open.size)));
+        }
+        let basis = target.basis(pass, piece.index)?;
+        let checked = piece::check(piece, &basis).map_err(wrong)?;
+        pass.map.write(target.map_start, piece.index, &checked.leaves)?;
+        let offset = piece.index * PIECE_BYTES as u64;
+        let mut written = 0;
+        for write in checked.writes {
+            match write {
+                Write::Bytes(at, bytes) => {
+                    target.content.write_at(&bytes, offset + at as u64)?;
+                    written += bytes.len() as u64;
+                }
+                Write::Zeros(at, bytes) => target.content.zero_at(offset + at as u64, bytes as u64)?,
+            }
+        }
+        target.mark_written(piece.index);
+        Counters::add(&self.counters.bytes_written, written);
+        if open.kind == Kind::Block {
+            lock(&self.pending).push(Record::PieceDone(piece.index));
+        }
+        Ok(Applied { bytes: written, ..Applied::default() })
+    }
+
+    fn apply_close(&self, pass: &Pass, open: &Open, close: &Close) -> Result<Applied, PassError> {
+        let target = self.target(pass, open)?;
+        lock(&self.targets).remove(&open.content);
+        if close.size > open.size {
+            return Err(PassError::Protocol(format!("{} grew while it was sent", open.place)));
+        }
+        let mut content = ContentHasher::new(close.size);
+        for index in 0..piece::count(close.size) {
+            let leaves = if target.is_written(index) {
+                // The last piece may have been sent longer than the content turned out to be.
+                pass.map.read(target.map_start, close.size, index)?
+            } else {
+                let leaves = match target.basis(pass, index)? {
+                    Basis::Unknown => return Err(PassError::Content { place: open.place.clone() }),
+                    Basis::Leaves(leaves) if leaves.is_empty() => zero_leaves(close.size, index),
+                    Basis::Leaves(leaves) => leaves,
+                };
+                pass.map.write(target.map_start, index, &leaves)?;
+                leaves
+            };
+            content.push(digest::piece(&leaves));
+        }
+        if content.finish() != close.digest {
+            return Err(PassError::Content { place: open.place.clone() });
+        }
+        target.content.set_size(close.size)?;
+        let (stat, meta, gaps) = match &close.meta {
+            Some(meta) => {
+                let (stat, gaps) = target.content.set_meta(meta, pass.begin.fidelity)?;
+                (stat, made(pass, open.kind, meta, None, 0, &gaps), gaps)
+            }
+            None => (target.content.stat()?, Some(digest::block_meta()), Vec::new()),
+        };
+        self.done(Change::Entry(Entry {
+            size: close.size,
+            content: Some(close.digest),
+            map: Some(target.map_start | FRESH),
+            ..entry(open.place.clone(), open.kind, Some(stat), meta)
+        }));
+        Ok(Applied { bytes: 0, entries: 1, gaps })
+    }
+
+    /// The content that `open` says, opened by whoever needs it first.
+    fn target(&self, pass: &Pass, open: &Open) -> Result<Arc<Target>, PassError> {
+        let mut targets = lock(&self.targets);
+        if let Some(target) = targets.get(&open.content) {
+            return Ok(target.clone());
+        }
+        let (access, basis) = if open.keeps_basis {
+            let basis = match self.basis_contents(pass)?.get(&open.place) {
+                Some(&(start, size)) => TargetBasis::Leaves(start, size),
+                None => TargetBasis::Unknown,
+            };
+            (Access::Write, basis)
+        } else {
+            (Access::Create, TargetBasis::Zeros)
+        };
+        let content = self.volume.open(&open.place, access)?;
+        if open.kind == Kind::File && content.stat()?.size < open.size {
+            content.set_size(open.size)?;
+        }
+        let target = Arc::new(Target {
+            content,
+            basis,
+            map_start: pass.map.reserve(open.size),
+            written: (0..piece::count(open.size).div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+        });
+        targets.insert(open.content, target.clone());
+        Ok(target)
+    }
+
+    /// Where the leaves of the large contents of the basis are, and their sizes.
+    fn basis_contents<'a>(&'a self, pass: &Pass) -> Result<&'a BTreeMap<Place, (u64, u64)>, PassError> {
+        if let Some(contents) = self.basis_contents.get() {
+            return Ok(contents);
+        }
+        let mut contents = BTreeMap::new();
+        for entry in read_entries(&*self.store, pass.basis.as_deref())? {
+            let entry = entry?;
+            if let Some(start) = entry.map {
+                contents.insert(entry.place, (start, entry.size));
+            }
+        }
+        Ok(self.basis_contents.get_or_init(|| contents))
+    }
+}
+
+/// Filled when the first content with a basis is opened.
+pub(super) type BasisContents = OnceLock<BTreeMap<Place, (u64, u64)>>;
+
+impl Target {
+    fn basis(&self, pass: &Pass, index: u64) -> Result<Basis, PassError> {
+        Ok(match self.basis {
+            TargetBasis::Zeros => Basis::zeros(),
+            TargetBasis::Unknown => Basis::Unknown,
+            TargetBasis::Leaves(_, size) if index >= piece::count(size) => Basis::zeros(),
+            TargetBasis::Leaves(start, size) => Basis::Leaves(pass.leaves(start, size, index)?),
+        })
+    }
+
+    fn mark_written(&self, index: u64) {
+        self.written[index as usize / 64].fetch_or(1 << (index % 64), Ordering::Relaxed);
+    }
+
+    fn is_written(&self, index: u64) -> bool {
+        self.written[index as usize / 64].load(Ordering::Relaxed) >> (index % 64) & 1 == 1
+    }
+}
+
+fn entry(place: Place, kind: Kind, stat: Option<Stat>, meta: Option<Digest>) -> Entry {
+    Entry { place, kind, size: 0, stat, meta, content: None, map: None, leader: None }
+}
+
+/// The digest of metadata that was set, unless some of it could not be.
+fn made(pass: &Pass, kind: Kind, meta: &Meta, target: Option<&[u8]>, device: u64, gaps: &[Gap]) -> Option<Digest> {
+    let contract = Contract::all(pass.begin.fidelity);
+    gaps.is_empty().then(|| digest::meta(contract, kind, meta, target, device))
+}
+
+/// Whether an error says something about one object only, and not about the volume or the device.
+fn is_of_one_object(error: &VolumeError) -> bool {
+    use std::io::ErrorKind as K;
+    match error {
+        VolumeError::Vanished { .. } | VolumeError::Replaced { .. } => true,
+        VolumeError::Io { source, .. } => matches!(
+            source.kind(),
+            K::PermissionDenied
+                | K::InvalidFilename
+                | K::TooManyLinks
+                | K::FileTooLarge
+                | K::Unsupported
+                | K::InvalidInput
+        ),
+        VolumeError::Full { .. } | VolumeError::Stopped => false,
+    }
+}

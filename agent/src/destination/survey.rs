@@ -1,0 +1,366 @@
+//! Finding out what the destination holds, as far as the source does not know it.
+//!
+//! After a clean pass that is nothing, and nothing is read. After one that was cut off, before a final one, and when
+//! the manifests of the two sides do not match, the volume is walked: what still has the stat that our manifest or our
+//! journal recorded is believed, and everything else is read.
+
+use std::collections::BTreeSet;
+use std::iter::Peekable;
+
+use tranship_engine::digest::{self, Digester};
+use tranship_engine::entry::{Change, Entry};
+use tranship_engine::overlay::overlay;
+use tranship_engine::piece;
+use tranship_engine::plan::Scanned;
+use tranship_engine::stat::Stat;
+use tranship_proto::Place;
+use tranship_proto::entry::Kind;
+use tranship_proto::limit::{BATCH_MAX, PACKED_FILE_BYTES_MAX, PIECE_BYTES};
+use tranship_proto::message::{BasisChoice, Contract, SurveyItem, Surveyed, VolumeKind};
+
+use super::{Destination, FRESH, Pass, lock};
+use crate::pass::{Counters, PassError, Scan};
+use crate::state::head::{Head, manifest_name};
+use crate::state::journal::History;
+use crate::state::{Entries, StateError, Writing, finish_list, read_entries, read_list, write_list};
+use crate::volume::{Access, VolumeError};
+use crate::{content, parallel};
+
+/// Entries that are read together.
+const BATCH_ENTRIES: usize = 1_024;
+/// Bytes of content from which several threads read one file.
+const SHARED_BYTES: u64 = 8 << 20;
+/// Bytes of a message of the survey, about.
+const MESSAGE_BYTES: usize = 256 << 10;
+
+/// What is told to the source, and what the pass builds on.
+pub(super) struct Survey {
+    /// The list of what the volume holds.
+    pub(super) basis: Option<String>,
+    told: Peekable<Box<dyn Iterator<Item = Result<Change, StateError>> + Send>>,
+    /// Pieces of the last entry that still have to be told: its leaves, its size, the next piece.
+    pieces: Option<(u64, u64, u64)>,
+}
+
+/// An entry of the walk, and what is believed about it.
+struct Found {
+    scanned: Scanned,
+    known: Option<Entry>,
+    is_doubted: bool,
+}
+
+impl Destination {
+    pub(super) fn survey(&self, pass: &Pass, head: &Head, history: History) -> Result<Survey, PassError> {
+        let choice = pass.begin.basis;
+        let manifest = head.token.map(manifest_name);
+        let nothing: Box<dyn Iterator<Item = _> + Send> = Box::new(std::iter::empty());
+        if choice == BasisChoice::Nothing {
+            return Ok(Survey { basis: None, told: nothing.peekable(), pieces: None });
+        }
+        let is_clean = matches!(choice, BasisChoice::Common(_)) && !history.is_interrupted;
+        if is_clean && !pass.begin.is_final {
+            return Ok(Survey { basis: manifest, told: nothing.peekable(), pieces: None });
+        }
+        let mut basis = write_list::<Entry>(&*self.store, "basis.tmp")?;
+        let mut told = write_list::<Change>(&*self.store, "told.tmp")?;
+        let tells_all = choice == BasisChoice::Survey;
+        match self.facts.kind {
+            VolumeKind::Tree => self.survey_tree(pass, head, history, tells_all, &mut basis, &mut told)?,
+            VolumeKind::Block => self.survey_block(pass, head, &history, tells_all, &mut basis, &mut told)?,
+        }
+        finish_list(basis)?;
+        finish_list(told)?;
+        let told = read_list(&*self.store, "told.tmp")?.expect("it has just been written");
+        Ok(Survey { basis: Some("basis.tmp".to_owned()), told: told.peekable(), pieces: None })
+    }
+
+    /// The next lines of the survey, and whether these are the last.
+    pub fn next_survey(&self) -> Result<(Vec<SurveyItem>, bool), PassError> {
+        let pass = self.pass();
+        let mut inner = lock(&self.inner);
+        let survey = inner.survey.as_mut().expect("begun before it is surveyed");
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        while bytes < MESSAGE_BYTES && items.len() < BATCH_MAX {
+            if let Some((start, size, next)) = survey.pieces.take() {
+                let to = (next + BATCH_MAX as u64).min(piece::count(size));
+                let digests: Vec<_> = (next..to)
+                    .map(|index| Ok(digest::piece(&pass.leaves(start, size, index)?)))
+                    .collect::<Result<_, PassError>>()?;
+                bytes += digests.len() * 32;
+                items.push(SurveyItem::Pieces(digests));
+                survey.pieces = (to < piece::count(size)).then_some((start, size, to));
+                continue;
+            }
+            match survey.told.next().transpose()? {
+                None => break,
+                Some(Change::Entry(entry)) => {
+                    bytes += 128 + entry.place.as_bytes().len();
+                    survey.pieces = entry.map.filter(|_| entry.size > 0).map(|start| (start, entry.size, 0));
+                    items.push(SurveyItem::Present(Box::new(Surveyed {
+                        place: entry.place,
+                        kind: entry.kind,
+                        size: entry.size,
+                        meta: entry.meta,
+                        content: entry.content,
+                        leader: entry.leader,
+                    })));
+                }
+                Some(change) => {
+                    bytes += 128 + change.place().as_bytes().len();
+                    items.push(SurveyItem::Absent(change.place().clone()));
+                }
+            }
+        }
+        let is_last = survey.pieces.is_none() && survey.told.peek().is_none();
+        Ok((items, is_last))
+    }
+
+    fn survey_tree(
+        &self,
+        pass: &Pass,
+        head: &Head,
+        history: History,
+        tells_all: bool,
+        basis: &mut Writing<Entry>,
+        told: &mut Writing<Change>,
+    ) -> Result<(), PassError> {
+        let scope = Head::scope(pass.begin.fidelity, &pass.begin.excludes);
+        let doubts = history.places;
+        let known = self.known(head, head.scope == scope, history.everything, history.changes)?;
+        let mut known = known.peekable();
+        let counters = Counters::default();
+        let scan = Scan::make(&*self.volume, &self.store, "walk.tmp", &pass.excludes, &counters, &self.stop)?;
+        let mut batch = Vec::with_capacity(BATCH_ENTRIES);
+        let mut scanned = scan.entries(&*self.store)?;
+        loop {
+            let next = scanned.next().transpose()?;
+            // What we know of and did not find is gone.
+            while let Some(gone) = known.next_if(|entry| {
+                entry.as_ref().map_or(true, |entry| next.as_ref().is_none_or(|next| entry.place < next.place))
+            }) {
+                let gone = gone?;
+                self.write_found(pass, &mut batch, tells_all, basis, told)?;
+                Counters::add(&self.counters.drifted_entries, u64::from(!is_doubted(&doubts, &gone.place)));
+                told.push(Change::Removed(gone.place))?;
+            }
+            let Some(scanned) = next else { break };
+            let known =
+                known.next_if(|entry| entry.as_ref().map_or(true, |entry| entry.place == scanned.place)).transpose()?;
+            let is_doubted = is_doubted(&doubts, &scanned.place);
+            batch.push(Found { scanned, known, is_doubted });
+            if batch.len() >= BATCH_ENTRIES {
+                self.write_found(pass, &mut batch, tells_all, basis, told)?;
+            }
+        }
+        self.write_found(pass, &mut batch, tells_all, basis, told)
+    }
+
+    /// What the manifest and the journal say. Without trust in the manifest's digests only its places count.
+    fn known(
+        &self,
+        head: &Head,
+        is_same_scope: bool,
+        everything: bool,
+        changes: Option<crate::state::sorter::Sorter<tranship_engine::overlay::Dated>>,
+    ) -> Result<Entries, PassError> {
+        let base = read_entries(&*self.store, head.token.map(manifest_name).as_deref())?;
+        let base = base.map(move |entry| {
+            let mut entry = entry?;
+            if everything || !is_same_scope {
+                entry.stat = None;
+            }
+            Ok(entry)
+        });
+        let changes = match changes.filter(|_| is_same_scope || head.token.is_none()) {
+            Some(changes) => changes.sorted()?,
+            None => Box::new(std::iter::empty()),
+        };
+        // Leaves that a former session made are not kept; its digests are.
+        let changes = changes.map(|dated| {
+            let mut dated = dated?;
+            if let Change::Entry(entry) = &mut dated.change
+                && entry.map.is_some_and(|at| at & FRESH != 0)
+            {
+                (entry.map, entry.stat) = (None, None);
+            }
+            Ok(dated)
+        });
+        Ok(Box::new(overlay(base, changes)))
+    }
+
+    fn write_found(
+        &self,
+        pass: &Pass,
+        batch: &mut Vec<Found>,
+        tells_all: bool,
+        basis: &mut Writing<Entry>,
+        told: &mut Writing<Change>,
+    ) -> Result<(), PassError> {
+        let is_large = |found: &Found| found.scanned.stat.kind.has_content() && found.scanned.stat.size >= SHARED_BYTES;
+        let believed = |found: &Found, threads| match &found.known {
+            Some(known) if !found.is_doubted && is_as_known(known, &found.scanned) => Ok(Some((known.clone(), false))),
+            _ => Ok(self.examine(pass, &found.scanned, threads)?.map(|entry| (entry, true))),
+        };
+        let entries = parallel::map(batch, self.threads, is_large, believed)?;
+        for (found, entry) in batch.drain(..).zip(entries) {
+            let Some((entry, was_read)) = entry else { continue };
+            let is_drift = was_read && !found.is_doubted && found.known.is_some_and(|known| known.stat.is_some());
+            Counters::add(&self.counters.drifted_entries, u64::from(is_drift));
+            if was_read || tells_all {
+                told.push(Change::Entry(entry.clone()))?;
+            }
+            basis.push(entry)?;
+        }
+        Ok(())
+    }
+
+    /// Reads an object; nothing if it is gone meanwhile.
+    fn examine(&self, pass: &Pass, scanned: &Scanned, threads: usize) -> Result<Option<Entry>, PassError> {
+        let fidelity = pass.begin.fidelity;
+        let contract = Contract::all(fidelity);
+        let kind = scanned.stat.kind;
+        let mut entry = Entry {
+            place: scanned.place.clone(),
+            kind,
+            size: 0,
+            stat: Some(scanned.stat),
+            meta: None,
+            content: None,
+            map: None,
+            leader: scanned.leader.clone(),
+        };
+        let look = match self.volume.look(&scanned.place, fidelity) {
+            Ok(look) => look,
+            Err(VolumeError::Vanished { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        entry.meta = Some(digest::meta(contract, kind, &look.meta, look.target.as_deref(), look.stat.device));
+        if entry.has_own_content() {
+            let content = self.volume.open(&scanned.place, Access::Read)?;
+            let size = scanned.stat.size;
+            let map = (size > PACKED_FILE_BYTES_MAX as u64).then(|| pass.map.reserve(size));
+            let into = map.map(|start| (&pass.map, start));
+            let read = content::read(&*content, size, &[Digester::canonical()], into, threads, &self.stop)?;
+            Counters::add(&self.counters.bytes_read, read.size);
+            entry.size = read.size;
+            entry.content = read.digests.first().copied();
+            entry.map = map.filter(|_| read.size == size).map(|start| start | FRESH);
+        }
+        Ok(Some(entry))
+    }
+
+    fn survey_block(
+        &self,
+        pass: &Pass,
+        head: &Head,
+        history: &History,
+        tells_all: bool,
+        basis: &mut Writing<Entry>,
+        told: &mut Writing<Change>,
+    ) -> Result<(), PassError> {
+        let content = self.volume.open(&Place::root(), Access::Read)?;
+        let stat = content.stat()?;
+        let size = stat.size.min(pass.begin.block_bytes.unwrap_or(stat.size));
+        let known = read_entries(&*self.store, head.token.map(manifest_name).as_deref())?.next().transpose()?;
+        // Pieces that were finished have leaves that nobody kept; those that were only touched have none.
+        let doubts: BTreeSet<u64> = history.pieces.union(&history.pieces_done).copied().collect();
+        let is_drift = |known: &Entry| {
+            pass.begin.is_final && !history.is_interrupted && known.stat.is_some_and(|known| known != stat)
+        };
+        let known = known.filter(|known| known.map.is_some() && known.size == size && !history.everything);
+        let entry = match known {
+            Some(known) if !is_drift(&known) => self.reread_pieces(pass, &*content, known, stat, &doubts)?,
+            known => {
+                Counters::add(&self.counters.drifted_entries, u64::from(known.is_some()));
+                let start = pass.map.reserve(size);
+                let into = Some((&pass.map, start));
+                let digesters = [Digester::canonical()];
+                let read = content::read(&*content, size, &digesters, into, self.threads, &self.stop)?;
+                Counters::add(&self.counters.bytes_read, read.size);
+                Entry {
+                    place: Place::root(),
+                    kind: Kind::Block,
+                    size,
+                    stat: Some(stat),
+                    meta: Some(digest::block_meta()),
+                    content: read.digests.first().copied(),
+                    map: Some(start | FRESH),
+                    leader: None,
+                }
+            }
+        };
+        if tells_all || entry.map.is_some_and(|at| at & FRESH != 0) {
+            told.push(Change::Entry(entry.clone()))?;
+        }
+        Ok(basis.push(entry)?)
+    }
+
+    /// A block volume of which only these pieces are in doubt.
+    fn reread_pieces(
+        &self,
+        pass: &Pass,
+        content: &dyn crate::volume::Content,
+        mut known: Entry,
+        stat: Stat,
+        doubts: &BTreeSet<u64>,
+    ) -> Result<Entry, PassError> {
+        known.stat = Some(stat);
+        let (Some(start), Some(map), false) = (known.map, &pass.known_map, doubts.is_empty()) else {
+            return Ok(known);
+        };
+        let fresh = map.copy_to(&pass.map, start, known.size)?;
+        let mut buffer = vec![0; PIECE_BYTES];
+        for &index in doubts.iter().filter(|&&index| index < piece::count(known.size)) {
+            let bytes = &mut buffer[..piece::bytes(known.size, index)];
+            let read = content.read_at(bytes, index * PIECE_BYTES as u64)?;
+            Counters::add(&self.counters.bytes_read, read as u64);
+            let leaves: Vec<_> = Digester::canonical().leaves(bytes).collect();
+            pass.map.write(fresh, index, &leaves)?;
+        }
+        known.content = Some(pass.map.content_digest(fresh, known.size)?);
+        known.map = Some(fresh | FRESH);
+        Ok(known)
+    }
+}
+
+impl Pass {
+    /// The leaves of a piece of the basis.
+    pub(super) fn leaves(
+        &self,
+        start: u64,
+        size: u64,
+        index: u64,
+    ) -> Result<Vec<tranship_proto::id::Digest>, PassError> {
+        if start & FRESH != 0 {
+            return Ok(self.map.read(start & !FRESH, size, index)?);
+        }
+        let map = self.known_map.as_ref().ok_or(StateError::Map { offset: start })?;
+        Ok(map.read(start, size, index)?)
+    }
+}
+
+fn is_doubted(doubts: &BTreeSet<Place>, place: &Place) -> bool {
+    if doubts.is_empty() {
+        return false;
+    }
+    let mut at = Some(place.clone());
+    while let Some(here) = at {
+        if doubts.contains(&here) {
+            return true;
+        }
+        at = here.split().map(|(parent, _)| parent);
+    }
+    false
+}
+
+/// Whether an entry is still what we made of it.
+fn is_as_known(known: &Entry, scanned: &Scanned) -> bool {
+    let Some(mut stat) = known.stat else { return false };
+    if stat.links > 1 || scanned.stat.links > 1 {
+        // Every further name that we make of an inode changes these, whichever name they were recorded for.
+        (stat.ctime, stat.links) = (scanned.stat.ctime, scanned.stat.links);
+    }
+    let is_whole = known.meta.is_some() && (known.content.is_some() || !known.has_own_content());
+    is_whole && known.leader == scanned.leader && stat == scanned.stat
+}

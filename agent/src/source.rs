@@ -1,0 +1,563 @@
+//! Does what a source's session asks for, on a volume and a store.
+//!
+//! Every method blocks and may be called from any thread; [`Source::read`] from several at a time. The volume is never
+//! changed.
+
+mod closing;
+mod read;
+mod structure;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tranship_engine::digest;
+use tranship_engine::entry::{Change, Entry};
+use tranship_engine::exclude::Excludes;
+use tranship_engine::overlay::{Dated, overlay};
+use tranship_engine::pack::Compressor;
+use tranship_engine::plan::{Candidate, candidates};
+use tranship_engine::session::source::{Action, Event, Planned};
+use tranship_engine::stat::Stat;
+use tranship_proto::Place;
+use tranship_proto::entry::{Kind, Time};
+use tranship_proto::id::{Digest, Token};
+use tranship_proto::message::{Basis, BasisChoice, Challenge, Contract, Gap, Listed, Proof, SurveyItem};
+
+use crate::pass::{Changes, Clock, Counters, PassError, Scan};
+use crate::prove::{Comparing, Proving};
+use crate::state::head::{self, Head, manifest_name, map_name};
+use crate::state::map::Map;
+use crate::state::{StateError, StateFile, Store, Writing, finish_list, read_entries, read_list, write_list};
+use crate::volume::{Access, Facts, LeftOut, Look, Volume, VolumeError, trusted_before};
+
+use closing::Closing;
+use read::Reading;
+use structure::Structure;
+
+/// Opens the store for the pair of this volume and the destination that is named.
+pub type OpenStore = Arc<dyn Fn(&str) -> std::io::Result<Arc<dyn Store>> + Send + Sync>;
+
+/// How a pass is done at the source.
+pub struct Settings {
+    /// What counts as equal.
+    pub contract: Contract,
+    /// Whether there are no writers.
+    pub is_final: bool,
+    /// What is left out, in gitignore's syntax.
+    pub excludes: Vec<String>,
+    /// Threads for reading and hashing.
+    pub threads: usize,
+}
+
+/// Beyond this many candidates it is cheaper to doubt everything after a crash than to record each intent.
+const LISTED_INTENTS_MAX: u64 = 10_000;
+
+/// Marks the place of piece digests of the destination's survey, as opposed to leaves in our own map.
+const SURVEYED: u64 = 1 << 63;
+
+/// One pass at the source.
+pub struct Source {
+    volume: Arc<dyn Volume>,
+    facts: Facts,
+    open_store: OpenStore,
+    settings: Settings,
+    excludes: Excludes,
+    clock: Clock,
+    began: Time,
+    stop: Arc<AtomicBool>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// Packs what is sent.
+    pub compressor: Arc<Compressor>,
+    inner: Mutex<Inner>,
+    reading: Mutex<Option<Reading>>,
+    results: Mutex<Option<Changes>>,
+    gaps: Mutex<Vec<Gap>>,
+    /// Places that the destination could not take over as they are.
+    doubts: Mutex<BTreeSet<Place>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    state: Option<State>,
+    scan: Option<Scan>,
+    left_out: Vec<LeftOut>,
+    survey: Option<Survey>,
+    structure: Option<Structure>,
+    closing: Option<Closing>,
+    has_candidates: bool,
+    comparing: Option<Comparing>,
+}
+
+/// What we remember of this pair.
+#[derive(Clone)]
+struct State {
+    store: Arc<dyn Store>,
+    head: Head,
+    /// Leaves of what our manifest describes.
+    known_map: Option<Map>,
+    /// Leaves of what this pass reads.
+    map: Map,
+}
+
+/// What the destination says it holds.
+struct Survey {
+    list: Writing<Dated>,
+    count: u64,
+    pieces: Arc<dyn StateFile>,
+    pieces_end: u64,
+    last: Option<Entry>,
+}
+
+impl Source {
+    /// A pass over `volume`.
+    pub fn new(
+        volume: Arc<dyn Volume>,
+        open_store: OpenStore,
+        settings: Settings,
+        compressor: Arc<Compressor>,
+        clock: Clock,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self, PassError> {
+        let excludes = Excludes::new(&settings.excludes)?;
+        let facts = volume.facts()?;
+        Ok(Self {
+            volume,
+            facts,
+            open_store,
+            settings,
+            excludes,
+            began: clock(),
+            clock,
+            stop,
+            counters: Arc::default(),
+            compressor,
+            inner: Mutex::default(),
+            reading: Mutex::default(),
+            results: Mutex::default(),
+            gaps: Mutex::default(),
+            doubts: Mutex::default(),
+        })
+    }
+
+    /// Does what the session asks for, and says what came of it.
+    pub fn perform(&self, action: Action) -> Event {
+        self.try_to(action).unwrap_or_else(|error| Event::Failed(error.refusal()))
+    }
+
+    fn try_to(&self, action: Action) -> Result<Event, PassError> {
+        Ok(match action {
+            Action::Resolve(basis) => Event::Resolved(self.resolve(&basis)?),
+            Action::Scan => {
+                self.scan()?;
+                Event::Scanned
+            }
+            Action::Absorb(items) => {
+                self.absorb(items)?;
+                Event::Absorbed
+            }
+            Action::Plan(choice) => Event::Planned(self.plan(choice)?),
+            Action::NextStructure => Event::Ops(self.next_structure()?),
+            Action::Read => {
+                let (produced, is_exhausted) = self.read()?;
+                Event::Read { produced, is_exhausted }
+            }
+            Action::NextClosing => Event::Ops(self.next_closing()?),
+            Action::Doubt(gaps) => {
+                self.doubt(gaps);
+                Event::Doubted
+            }
+            Action::Commit(token) => {
+                self.commit(token)?;
+                Event::Committed
+            }
+            Action::Prove(challenge) => Event::Proved(self.prove(&challenge)?),
+            Action::Compare(entries) => {
+                self.compare(entries)?;
+                Event::Compared
+            }
+            Action::Explain => Event::Explained(self.explain()?),
+        })
+    }
+
+    /// Opens what we remember of the pair; gives our manifest's name if it can be used.
+    pub fn resolve(&self, basis: &Basis) -> Result<Option<Token>, PassError> {
+        let store = (self.open_store)(&format!("source-{}", &basis.volume.to_string()[..32]))?;
+        let scope = Head::scope(self.settings.contract.fidelity, &self.settings.excludes);
+        let stored = Head::load(&*store)?;
+        let stage = stored.as_ref().map_or(0, |head| head.stage);
+        let mut head = stored
+            .filter(|head| head.identity == self.facts.identity && head.scope == scope)
+            .unwrap_or_else(|| Head { stage, ..Head::new(self.facts.identity.clone(), scope) });
+        head.sweep(&*store)?;
+        let known_map = match head.token {
+            None => None,
+            Some(token) => match (store.open(&manifest_name(token))?, store.open(&map_name(token))?) {
+                (Some(manifest), Some(map)) if is_whole(&manifest)? => Some(Map::new(map)?),
+                _ => {
+                    head.token = None;
+                    None
+                }
+            },
+        };
+        let map = Map::new(store.create("map.tmp")?)?;
+        *lock(&self.results) = Some(Changes::new(store.clone()));
+        let token = head.token;
+        lock(&self.inner).state = Some(State { store, head, known_map, map });
+        Ok(token)
+    }
+
+    /// Lists what the volume has.
+    pub fn scan(&self) -> Result<(), PassError> {
+        let state = self.state();
+        self.volume.settle()?;
+        let scan = Scan::make(&*self.volume, &state.store, "scan.tmp", &self.excludes, &self.counters, &self.stop)?;
+        let mut inner = lock(&self.inner);
+        inner.left_out = scan.left_out.clone();
+        inner.scan = Some(scan);
+        Ok(())
+    }
+
+    /// Keeps lines of the destination's survey.
+    pub fn absorb(&self, items: Vec<SurveyItem>) -> Result<(), PassError> {
+        let state = self.state();
+        let mut inner = lock(&self.inner);
+        let survey = match &mut inner.survey {
+            Some(survey) => survey,
+            empty => empty.insert(Survey {
+                list: write_list(&*state.store, "survey.tmp")?,
+                count: 0,
+                pieces: state.store.create("pieces.tmp")?,
+                pieces_end: 0,
+                last: None,
+            }),
+        };
+        items.into_iter().try_for_each(|item| survey.absorb(item))
+    }
+
+    /// Finds the candidates.
+    pub fn plan(&self, choice: BasisChoice) -> Result<Planned, PassError> {
+        let state = self.state();
+        let (scan, survey) = {
+            let mut inner = lock(&self.inner);
+            (inner.scan.take().expect("scanned before planned"), inner.survey.take())
+        };
+        let store = &*state.store;
+        let mut planned = Planned { entries: scan.entries, ..Planned::default() };
+        let manifest = state.head.token.map(manifest_name);
+        let known = || read_entries(store, manifest.as_deref());
+        let surveyed = match survey {
+            Some(survey) => {
+                survey.finish()?;
+                read_list::<Dated>(store, "survey.tmp")?.expect("it has just been written")
+            }
+            None => Box::new(std::iter::empty()),
+        };
+        // After a clean pass the destination holds what we know; else what it says, on top of that or on top of nothing.
+        let is_clean = matches!(choice, BasisChoice::Common(_));
+        let mut surveyed = surveyed.peekable();
+        let held = match (is_clean, surveyed.peek().is_some()) {
+            (true, false) => None,
+            (true, true) => Some(Box::new(overlay(known()?, surveyed)) as crate::state::Entries),
+            (false, _) => Some(Box::new(overlay(std::iter::empty(), surveyed)) as crate::state::Entries),
+        };
+        let is_empty = choice == BasisChoice::Nothing;
+        let mut list = write_list::<Candidate>(store, "candidates.tmp")?;
+        for candidate in candidates(scan.entries(store)?, known()?, held) {
+            let candidate = candidate?;
+            if let Some(found) = &candidate.found {
+                planned.candidates += 1;
+                if found.stat.kind.has_content() && found.leader.is_none() {
+                    planned.bytes += found.stat.size;
+                }
+            } else {
+                planned.candidates += 1;
+            }
+            list.push(candidate)?;
+        }
+        finish_list(list)?;
+        planned.touches_everything = self.facts.kind == tranship_proto::message::VolumeKind::Tree
+            && (is_empty || planned.candidates > LISTED_INTENTS_MAX);
+        Counters::add(&self.counters.entries_changed, planned.candidates);
+        Counters::add(&self.counters.bytes_planned, planned.bytes);
+        let mut inner = lock(&self.inner);
+        inner.has_candidates = planned.candidates > 0;
+        inner.structure = Some(Structure::new(state.store.clone())?);
+        *lock(&self.reading) = Some(Reading::new(store)?);
+        Ok(planned)
+    }
+
+    /// What was left out of the scan.
+    pub fn left_out(&self) -> Vec<LeftOut> {
+        lock(&self.inner).left_out.clone()
+    }
+
+    /// What the mode cannot carry, so far.
+    pub fn gaps(&self) -> Vec<Gap> {
+        lock(&self.gaps).clone()
+    }
+
+    /// How many passes were committed before this one.
+    pub fn stage(&self) -> u64 {
+        lock(&self.inner).state.as_ref().map_or(0, |state| state.head.stage)
+    }
+
+    /// How the volume changed at the last pass.
+    pub fn last_change(&self) -> head::Change {
+        lock(&self.inner).state.as_ref().map_or(head::Change::default(), |state| state.head.change)
+    }
+
+    /// Reads the volume again for a proof.
+    pub fn prove(&self, challenge: &Challenge) -> Result<Proof, PassError> {
+        let state = self.state();
+        let reading = Proving {
+            volume: &*self.volume,
+            store: &state.store,
+            excludes: &self.excludes,
+            access: Access::Read,
+            block_bytes: None,
+            manifest: state.head.token.map(manifest_name),
+            threads: self.settings.threads,
+            stop: &self.stop,
+        };
+        let (proof, listing) = reading.prove(challenge)?;
+        lock(&self.inner).comparing = Some(Comparing::new(listing.entries(&*state.store)?));
+        Ok(proof)
+    }
+
+    /// Compares the destination's entries, as far as it told them, with ours.
+    pub fn compare(&self, theirs: Vec<Listed>) -> Result<(), PassError> {
+        let mut inner = lock(&self.inner);
+        inner.comparing.as_mut().expect("proved before compared").take(theirs)
+    }
+
+    /// Everything that differs.
+    pub fn explain(&self) -> Result<Vec<Gap>, PassError> {
+        let comparing = lock(&self.inner).comparing.take().expect("proved before compared");
+        comparing.finish()
+    }
+
+    /// Takes these places for unknown at the destination.
+    pub fn doubt(&self, gaps: Vec<Gap>) {
+        let mut doubts = lock(&self.doubts);
+        doubts.extend(gaps.iter().map(|gap| gap.place.clone()));
+        lock(&self.gaps).extend(gaps);
+    }
+
+    /// Makes our manifest of this pass durable.
+    pub fn commit(&self, token: Token) -> Result<(), PassError> {
+        let state = self.state();
+        let mut head = state.head.clone();
+        head.stage += 1;
+        head.change = self.change(&head.change);
+        if lock(&self.inner).has_candidates || head.token != Some(token) {
+            self.write_manifest(&state, token)?;
+            head.token = Some(token);
+        }
+        head.store(&*state.store)?;
+        head.sweep(&*state.store)?;
+        lock(&self.inner).state = Some(State { head, ..state });
+        Ok(())
+    }
+
+    /// What this pass tells about how fast the volume changes.
+    fn change(&self, last: &head::Change) -> head::Change {
+        let began_ms = self.began.seconds.max(0) as u64 * 1_000 + u64::from(self.began.nanos) / 1_000_000;
+        head::Change {
+            began_ms,
+            bytes: Counters::get(&self.counters.bytes_literal),
+            interval_ms: if last.began_ms == 0 { 0 } else { began_ms.saturating_sub(last.began_ms) },
+        }
+    }
+
+    fn write_manifest(&self, state: &State, token: Token) -> Result<(), PassError> {
+        let store = &*state.store;
+        let known = read_entries(store, state.head.token.map(manifest_name).as_deref())?;
+        let results = lock(&self.results).take().expect("a pass is committed once").sorted()?;
+        let doubts = lock(&self.doubts);
+        let map_file = store.create("map.new")?;
+        let map = Map::new(map_file)?;
+        let mut list = write_list::<Entry>(store, "manifest.new")?;
+        for entry in overlay(known, results) {
+            let mut entry = entry?;
+            if doubts.contains(&entry.place) {
+                (entry.stat, entry.meta) = (None, None);
+            }
+            entry.map = match entry.map {
+                Some(at) if at & FRESH != 0 => Some(state.map.copy_to(&map, at & !FRESH, entry.size)?),
+                Some(at) => match &state.known_map {
+                    Some(known_map) => Some(known_map.copy_to(&map, at, entry.size)?),
+                    None => None,
+                },
+                None => None,
+            };
+            list.push(entry)?;
+        }
+        list.finish()?.sync()?;
+        map.sync()?;
+        store.rename("map.new", &map_name(token))?;
+        store.rename("manifest.new", &manifest_name(token))?;
+        Ok(())
+    }
+
+    fn state(&self) -> State {
+        lock(&self.inner).state.clone().expect("resolved before anything else")
+    }
+
+    /// What to remember of an object whose stat was taken before and after it was read.
+    fn settled_stat(&self, scanned: &Stat, before: &Stat, after: &Stat) -> Option<Stat> {
+        let is_still = scanned == before && before == after;
+        let trusted = trusted_before((self.clock)(), self.facts.time_step);
+        if is_still && after.ctime < trusted && after.mtime < trusted {
+            return Some(*after);
+        }
+        Counters::add(&self.counters.racy_entries, 1);
+        None
+    }
+
+    /// In a pass without writers, nothing may have moved.
+    fn insist(&self, place: &Place, is_still: bool) -> Result<(), PassError> {
+        if self.settings.is_final && !is_still { Err(PassError::Changed { place: place.clone() }) } else { Ok(()) }
+    }
+
+    fn push_result(&self, change: Change) -> Result<(), PassError> {
+        let mut results = lock(&self.results);
+        Ok(results.as_mut().expect("resolved before anything else").push(change)?)
+    }
+
+    /// Remembers that the destination keeps what it has, because we could not say what should be there.
+    fn keep_held(&self, candidate: &Candidate) -> Result<(), PassError> {
+        self.push_result(match &candidate.held {
+            Some(held) => Change::Entry(Entry { stat: None, map: None, content: None, meta: None, ..held.clone() }),
+            None => Change::Removed(candidate.place.clone()),
+        })
+    }
+
+    /// What to do when an object cannot be looked at: what vanished is taken again in the next pass, what cannot be read
+    /// is a gap, and anything else ends the pass.
+    fn pass_over(&self, candidate: &Candidate, error: VolumeError) -> Result<(), PassError> {
+        match &error {
+            VolumeError::Vanished { .. } | VolumeError::Replaced { .. } => {
+                self.insist(&candidate.place, false)?;
+                Counters::add(&self.counters.racy_entries, 1);
+            }
+            VolumeError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                lock(&self.gaps).push(Gap {
+                    place: candidate.place.clone(),
+                    what: tranship_proto::message::GapKind::Unreadable,
+                    detail: "permission denied".to_owned(),
+                });
+            }
+            _ => return Err(error.into()),
+        }
+        self.keep_held(candidate)
+    }
+
+    /// The digest of metadata as both manifests keep it: accepted gaps change what is proven, not what is copied.
+    fn meta(&self, kind: Kind, look: &Look) -> Digest {
+        match kind {
+            Kind::Block => digest::block_meta(),
+            kind => {
+                let contract = Contract::all(self.settings.contract.fidelity);
+                digest::meta(contract, kind, &look.meta, look.target.as_deref(), look.stat.device)
+            }
+        }
+    }
+
+    /// Records what the look says that the mode does not carry.
+    fn note_gaps(&self, look: &mut Look) {
+        if !look.gaps.is_empty() {
+            lock(&self.gaps).append(&mut look.gaps);
+        }
+    }
+}
+
+/// Marks the place of leaves that this pass read, as opposed to those of the last manifest.
+const FRESH: u64 = 1 << 62;
+
+impl Survey {
+    fn absorb(&mut self, item: SurveyItem) -> Result<(), PassError> {
+        match item {
+            SurveyItem::Absent(place) => {
+                self.close()?;
+                self.push(Change::Removed(place))
+            }
+            SurveyItem::Present(surveyed) => {
+                self.close()?;
+                self.last = Some(Entry {
+                    place: surveyed.place,
+                    kind: surveyed.kind,
+                    size: surveyed.size,
+                    stat: None,
+                    meta: surveyed.meta,
+                    content: surveyed.content,
+                    map: None,
+                    leader: surveyed.leader,
+                });
+                Ok(())
+            }
+            SurveyItem::Pieces(digests) => {
+                let entry = self.last.as_mut();
+                let entry = entry.ok_or_else(|| PassError::Protocol("pieces of nothing".to_owned()))?;
+                entry.map.get_or_insert(self.pieces_end | SURVEYED);
+                for Digest(digest) in digests {
+                    self.pieces.write_at(&digest, self.pieces_end)?;
+                    self.pieces_end += 32;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn close(&mut self) -> Result<(), PassError> {
+        match self.last.take() {
+            Some(entry) => self.push(Change::Entry(entry)),
+            None => Ok(()),
+        }
+    }
+
+    fn push(&mut self, change: Change) -> Result<(), PassError> {
+        let number = self.count;
+        self.count += 1;
+        Ok(self.list.push(Dated { number, change })?)
+    }
+
+    fn finish(mut self) -> Result<(), PassError> {
+        self.close()?;
+        Ok(finish_list(self.list)?)
+    }
+}
+
+/// Whether every block of a list can be read: a damaged manifest is as good as none.
+fn is_whole(file: &Arc<dyn StateFile>) -> Result<bool, StateError> {
+    use tranship_engine::run::{RunError, RunReader};
+    match RunReader::<Entry, _>::open(crate::state::Sequential::new(file.clone())) {
+        Ok(_) => Ok(true),
+        Err(RunError::Io(error)) => Err(error.into()),
+        Err(_) => Ok(false),
+    }
+}
+
+/// The size that an object counts with: only contents have one that both sides share.
+fn counted_size(stat: &Stat) -> u64 {
+    if stat.kind.has_content() { stat.size } else { 0 }
+}
+
+/// The entry of an object that was looked at.
+fn entry_of(candidate: &Candidate, kind: Kind, stat: Option<Stat>, size: u64, meta: Digest) -> Entry {
+    Entry {
+        place: candidate.place.clone(),
+        kind,
+        size,
+        stat,
+        meta: Some(meta),
+        content: None,
+        map: None,
+        leader: candidate.found.as_ref().and_then(|found| found.leader.clone()),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no thread panics while it holds the lock")
+}

@@ -1,0 +1,374 @@
+//! Contents: small files in packs, large ones piece by piece, by as many threads as call.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use tranship_engine::digest::{self, Digester};
+use tranship_engine::entry::Change;
+use tranship_engine::piece::{self, Basis};
+use tranship_engine::plan::Candidate;
+use tranship_engine::session::source::Produced;
+use tranship_proto::entry::Kind;
+use tranship_proto::id::{ContentId, Digest};
+use tranship_proto::limit::{PACKED_FILE_BYTES_MAX, PIECE_BYTES};
+use tranship_proto::message::{Close, Op, Open, Pack, Packed, Piece};
+
+use super::{FRESH, SURVEYED, Source, State, entry_of, lock};
+use crate::pass::{Counters, PassError};
+use crate::state::{StateError, Store, read_list};
+use crate::volume::{Access, Content, Look};
+
+/// Files and bytes in one pack.
+const PACK_FILES: usize = 512;
+const PACK_BYTES: usize = 768 << 10;
+/// Pieces that one read takes of a large content.
+const RANGE_PIECES: u64 = 4;
+
+/// Where the reading stands.
+pub(super) struct Reading {
+    candidates: Box<dyn Iterator<Item = Result<Candidate, StateError>> + Send>,
+    large: Option<Arc<Large>>,
+    next_piece: u64,
+    next_content: u32,
+    /// A large content that was met while small ones were collected.
+    next_large: Option<Candidate>,
+}
+
+impl Reading {
+    pub(super) fn new(store: &dyn Store) -> Result<Self, StateError> {
+        let candidates = read_list(store, "candidates.tmp")?.expect("it was written by us");
+        Ok(Self { candidates, large: None, next_piece: 0, next_content: 0, next_large: None })
+    }
+}
+
+/// What one call reads.
+enum Unit {
+    Small(Vec<Candidate>),
+    Range(Arc<Large>, u64, u64),
+}
+
+/// A large content that is being read, by several threads at a time.
+struct Large {
+    candidate: Candidate,
+    content: Box<dyn Content>,
+    look: Look,
+    size: u64,
+    open: Open,
+    basis: Held,
+    map_start: u64,
+    pieces_done: AtomicU64,
+    pieces_sent: AtomicU64,
+    /// The first piece that ended before it should, and its bytes.
+    short: Mutex<Option<(u64, usize)>>,
+}
+
+/// What the destination holds of a large content.
+enum Held {
+    Zeros,
+    Unknown,
+    /// Leaves at this place of our last manifest's map, of a content of this size.
+    Leaves(u64, u64),
+    /// Piece digests at this place of the survey, of a content of this size.
+    Pieces(u64, u64),
+}
+
+impl Source {
+    /// Reads the next contents; nothing is left when the second result is true.
+    pub fn read(&self) -> Result<(Vec<Produced>, bool), PassError> {
+        let state = self.state();
+        match self.next_unit(&state)? {
+            None => Ok((Vec::new(), true)),
+            Some(Unit::Small(candidates)) => Ok((self.read_small(candidates)?, false)),
+            Some(Unit::Range(large, from, to)) => Ok((self.read_range(&state, &large, from, to)?, false)),
+        }
+    }
+
+    fn next_unit(&self, state: &State) -> Result<Option<Unit>, PassError> {
+        let mut reading = lock(&self.reading);
+        let reading = reading.as_mut().expect("planned before it is read");
+        let (mut small, mut small_bytes) = (Vec::new(), 0);
+        loop {
+            if let Some(large) = &reading.large {
+                let (large, from) = (large.clone(), reading.next_piece);
+                let to = (from + RANGE_PIECES).min(piece::count(large.size).max(1));
+                reading.next_piece = to;
+                if to >= piece::count(large.size) {
+                    reading.large = None;
+                }
+                return Ok(Some(Unit::Range(large, from, to)));
+            }
+            if small.len() >= PACK_FILES || small_bytes >= PACK_BYTES {
+                return Ok(Some(Unit::Small(small)));
+            }
+            let candidate = match reading.next_large.take() {
+                Some(candidate) => candidate,
+                None => match reading.candidates.next().transpose()? {
+                    Some(candidate) => candidate,
+                    None if small.is_empty() => return Ok(None),
+                    None => return Ok(Some(Unit::Small(small))),
+                },
+            };
+            let Some(found) = &candidate.found else { continue };
+            if !found.stat.kind.has_content() || found.leader.is_some() {
+                continue;
+            }
+            let is_small = found.stat.kind == Kind::File && found.stat.size <= PACKED_FILE_BYTES_MAX as u64;
+            if is_small {
+                small_bytes += found.stat.size as usize;
+                small.push(candidate);
+            } else if !small.is_empty() {
+                reading.next_large = Some(candidate);
+                return Ok(Some(Unit::Small(small)));
+            } else if let Some(large) = self.open_large(state, candidate, ContentId(reading.next_content))? {
+                reading.next_content += 1;
+                reading.next_piece = 0;
+                reading.large = Some(Arc::new(large));
+            }
+        }
+    }
+
+    fn read_small(&self, candidates: Vec<Candidate>) -> Result<Vec<Produced>, PassError> {
+        let mut files = Vec::with_capacity(candidates.len());
+        let mut body = Vec::with_capacity(PACK_BYTES + PACKED_FILE_BYTES_MAX);
+        let mut ops = Vec::new();
+        for candidate in &candidates {
+            let from = body.len();
+            let (packed, op) = self.read_file(candidate, &mut body)?;
+            ops.extend(op);
+            match packed {
+                Some(packed) => files.push(packed),
+                None => body.truncate(from),
+            }
+        }
+        let mut produced = Vec::new();
+        if !files.is_empty() {
+            Counters::add(&self.counters.bytes_literal, body.len() as u64);
+            let raw = body.len();
+            let (codec, body) = self.compressor.pack(body.into());
+            Counters::add(&self.counters.bytes_compressed, (raw - body.len()) as u64);
+            produced.push(Produced::Pack(Pack { files, codec, body }));
+        }
+        if !ops.is_empty() {
+            produced.push(Produced::Ops(ops));
+        }
+        Ok(produced)
+    }
+
+    /// Reads one small file onto the end of `body`; gives it if it has to be sent, or else its metadata if that has.
+    fn read_file(&self, c: &Candidate, body: &mut Vec<u8>) -> Result<(Option<Packed>, Option<Op>), PassError> {
+        let found = c.found.as_ref().expect("only what was found is read");
+        let from = body.len();
+        let mut read = || -> Result<_, crate::volume::VolumeError> {
+            let content = self.volume.open(&c.place, Access::Read)?;
+            let look = content.look(self.settings.contract.fidelity)?;
+            let size = look.stat.size.min(PACKED_FILE_BYTES_MAX as u64) as usize;
+            body.resize(from + size, 0);
+            let read = content.read_at(&mut body[from..], 0)?;
+            body.truncate(from + read);
+            // One byte more tells a file that has grown; its time would tell too, a tick later.
+            Ok((look, content.stat()?))
+        };
+        let (mut look, after) = match read() {
+            Ok(read) => read,
+            Err(error) => {
+                self.pass_over(c, error)?;
+                return Ok((None, None));
+            }
+        };
+        self.note_gaps(&mut look);
+        let bytes = &body[from..];
+        self.insist(&c.place, found.stat == look.stat && look.stat == after)?;
+        Counters::add(&self.counters.bytes_read, bytes.len() as u64);
+        Counters::add(&self.counters.bytes_done, found.stat.size);
+        Counters::add(&self.counters.entries_done, 1);
+        let digest = Digester::canonical().content(bytes);
+        let meta = self.meta(Kind::File, &look);
+        let stat = self.settled_stat(&found.stat, &look.stat, &after);
+        let size = bytes.len() as u64;
+        let mut entry = entry_of(c, Kind::File, stat, size, meta);
+        entry.content = Some(digest);
+        self.push_result(Change::Entry(entry))?;
+        let held = c.held.as_ref().filter(|held| held.kind == Kind::File && held.leader.is_none());
+        if held.is_some_and(|held| held.content == Some(digest) && held.size == size) {
+            Counters::add(&self.counters.bytes_matched, size);
+            let is_same = held.is_some_and(|held| held.meta == Some(meta));
+            let op = Op::SetMeta { place: c.place.clone(), kind: Kind::File, meta: look.meta };
+            return Ok((None, (!is_same).then_some(op)));
+        }
+        Ok((Some(Packed { place: c.place.clone(), size: size as u32, digest, meta: look.meta }), None))
+    }
+
+    fn open_large(&self, state: &State, c: Candidate, id: ContentId) -> Result<Option<Large>, PassError> {
+        let open = || -> Result<_, crate::volume::VolumeError> {
+            let content = self.volume.open(&c.place, Access::Read)?;
+            let look = content.look(self.settings.contract.fidelity)?;
+            Ok((content, look))
+        };
+        let (content, mut look) = match open() {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.pass_over(&c, error)?;
+                return Ok(None);
+            }
+        };
+        self.note_gaps(&mut look);
+        let found = c.found.as_ref().expect("only what was found is read");
+        let kind = found.stat.kind;
+        // What is appended while it is read is the next pass's.
+        let size = found.stat.size.min(look.stat.size);
+        let (keeps_basis, basis) = held_basis(&c, kind);
+        let open = Open { content: id, place: c.place.clone(), kind, size, keeps_basis };
+        let map_start = state.map.reserve(size);
+        Ok(Some(Large {
+            candidate: c,
+            content,
+            look,
+            size,
+            open,
+            basis,
+            map_start,
+            pieces_done: AtomicU64::new(0),
+            pieces_sent: AtomicU64::new(0),
+            short: Mutex::new(None),
+        }))
+    }
+
+    fn read_range(&self, state: &State, large: &Arc<Large>, from: u64, to: u64) -> Result<Vec<Produced>, PassError> {
+        let mut pieces = Vec::new();
+        let count = piece::count(large.size);
+        for index in from..to.min(count) {
+            pieces.extend(self.read_piece(state, large, index)?);
+        }
+        large.pieces_sent.fetch_add(pieces.len() as u64, Ordering::Relaxed);
+        let done = to.min(count) - from.min(count);
+        // Whoever is last sees what all others have counted.
+        let is_last = large.pieces_done.fetch_add(done, Ordering::AcqRel) + done == count;
+        let close = if is_last { self.close_large(state, large)? } else { Ending::Open };
+        Ok(match close {
+            Ending::Open if pieces.is_empty() => Vec::new(),
+            Ending::Open => vec![Produced::Pieces { open: large.open.clone(), pieces, close: None }],
+            Ending::Close(close) => vec![Produced::Pieces { open: large.open.clone(), pieces, close: Some(close) }],
+            Ending::Unchanged(op) => op.map(|op| Produced::Ops(vec![op])).into_iter().collect(),
+        })
+    }
+
+    fn read_piece(&self, state: &State, large: &Large, index: u64) -> Result<Option<Piece>, PassError> {
+        let offset = index * PIECE_BYTES as u64;
+        let want = piece::bytes(large.size, index);
+        Counters::add(&self.counters.bytes_done, want as u64);
+        // A hole need not be read to be sent as zeros; the proof reads it.
+        let is_hole = want == PIECE_BYTES
+            && large.content.next_data(offset)?.is_none_or(|(data, _)| data >= offset + want as u64);
+        let bytes: Bytes = if is_hole {
+            Bytes::from_static(&ZEROS)
+        } else {
+            let mut buffer = vec![0; want];
+            let read = large.content.read_at(&mut buffer, offset)?;
+            buffer.truncate(read);
+            Counters::add(&self.counters.bytes_read, read as u64);
+            buffer.into()
+        };
+        if bytes.len() < want {
+            let mut short = lock(&large.short);
+            if short.is_none_or(|(first, _)| index < first) {
+                *short = Some((index, bytes.len()));
+            }
+        }
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let basis = self.basis_of(state, large, index, &bytes)?;
+        let examined = piece::examine(&bytes, &basis);
+        state.map.write(large.map_start, index, &examined.leaves)?;
+        if examined.changed == 0 {
+            Counters::add(&self.counters.bytes_matched, bytes.len() as u64);
+            return Ok(None);
+        }
+        let piece = piece::message(large.open.content, index, &bytes, &examined, &self.compressor);
+        let raw = piece.raw_bytes();
+        Counters::add(&self.counters.bytes_literal, raw as u64);
+        Counters::add(&self.counters.bytes_matched, (bytes.len() - raw) as u64);
+        Counters::add(&self.counters.bytes_compressed, (raw - piece.body.len()) as u64);
+        Ok(Some(piece))
+    }
+
+    fn basis_of(&self, state: &State, large: &Large, index: u64, bytes: &[u8]) -> Result<Basis, PassError> {
+        Ok(match large.basis {
+            Held::Zeros => Basis::zeros(),
+            Held::Unknown => Basis::Unknown,
+            Held::Leaves(_, size) | Held::Pieces(_, size) if index >= piece::count(size) => Basis::zeros(),
+            Held::Leaves(start, size) => match &state.known_map {
+                // A damaged map costs sending the piece, nothing else.
+                Some(map) => map.read(start, size, index).map_or(Basis::Unknown, Basis::Leaves),
+                None => Basis::Unknown,
+            },
+            Held::Pieces(start, _) => {
+                let held = self.surveyed_piece(state, start, index)?;
+                let leaves: Vec<Digest> = Digester::canonical().leaves(bytes).collect();
+                if digest::piece(&leaves) == held { Basis::Leaves(leaves) } else { Basis::Unknown }
+            }
+        })
+    }
+
+    fn surveyed_piece(&self, state: &State, start: u64, index: u64) -> Result<Digest, PassError> {
+        let mut digest = [0; 32];
+        let file = state.store.open("pieces.tmp")?.expect("the survey that named the place wrote it");
+        file.read_at(&mut digest, start + index * 32)?;
+        Ok(Digest(digest))
+    }
+
+    /// What a large content came to, once all of it was read.
+    fn close_large(&self, state: &State, large: &Large) -> Result<Ending, PassError> {
+        let c = &large.candidate;
+        let found = c.found.as_ref().expect("only what was found is read");
+        let after = large.content.stat()?;
+        let kind = large.open.kind;
+        let size = match *lock(&large.short) {
+            Some((index, bytes)) => index * PIECE_BYTES as u64 + bytes as u64,
+            None => large.size,
+        };
+        let is_still = found.stat == large.look.stat && large.look.stat == after && size == large.size;
+        self.insist(&c.place, is_still)?;
+        Counters::add(&self.counters.entries_done, 1);
+        let digest = state.map.content_digest(large.map_start, size)?;
+        let meta = self.meta(kind, &large.look);
+        let stat = if size == large.size { self.settled_stat(&found.stat, &large.look.stat, &after) } else { None };
+        let mut entry = entry_of(c, kind, stat, size, meta);
+        entry.content = Some(digest);
+        entry.map = Some(large.map_start | FRESH);
+        self.push_result(Change::Entry(entry))?;
+        let sent = large.pieces_sent.load(Ordering::Relaxed);
+        let held = c.held.as_ref().filter(|held| large.open.keeps_basis && held.content == Some(digest));
+        if sent == 0 && held.is_some_and(|held| held.size == size) {
+            let is_same = kind == Kind::Block || held.is_some_and(|held| held.meta == Some(meta));
+            let op = Op::SetMeta { place: c.place.clone(), kind, meta: large.look.meta.clone() };
+            return Ok(Ending::Unchanged((!is_same).then_some(op)));
+        }
+        let meta = (kind != Kind::Block).then(|| large.look.meta.clone());
+        Ok(Ending::Close(Close { content: large.open.content, size, pieces: sent, digest, meta }))
+    }
+}
+
+enum Ending {
+    Open,
+    Close(Close),
+    Unchanged(Option<Op>),
+}
+
+static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
+
+/// Whether the destination starts from what it has, and what that is.
+fn held_basis(c: &Candidate, kind: Kind) -> (bool, Held) {
+    // A device has no state "new": whatever is on it stays until it is written over.
+    let fresh = if kind == Kind::Block { (true, Held::Unknown) } else { (false, Held::Zeros) };
+    match &c.held {
+        Some(held) if held.kind == kind && held.leader.is_none() => match (held.map, held.content) {
+            (Some(at), _) if at & SURVEYED != 0 => (true, Held::Pieces(at & !SURVEYED, held.size)),
+            (Some(at), Some(_)) => (true, Held::Leaves(at, held.size)),
+            _ => fresh,
+        },
+        _ => fresh,
+    }
+}
