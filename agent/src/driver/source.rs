@@ -1,0 +1,308 @@
+//! The loop of the side that has the truth.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tranship_engine::session::source::{Action, Event, Order, SourceSession};
+use tranship_engine::session::{Channel, Failure};
+use tranship_proto::Message;
+use tranship_proto::refusal::{Reason, Refusal};
+
+use super::DriveError;
+use super::lanes::Lanes;
+use super::streams::{Incoming, Traffic};
+use crate::link::{Link, LinkStats, Streams};
+use crate::monitor::{Monitor, Phase};
+use crate::pass::Counters;
+use crate::source::Source;
+
+/// How long a last word may take to get through.
+const PARTING: Duration = Duration::from_secs(2);
+/// How often the pace of the link is measured.
+const MEASURING: Duration = Duration::from_millis(250);
+
+/// What a session came to.
+#[derive(Debug)]
+pub struct Sent {
+    /// The session, done.
+    pub session: SourceSession,
+    /// Bytes that the link carried since it was set up, in UDP payloads or TCP segments.
+    pub sent_bytes: u64,
+    /// The same in the other direction.
+    pub received_bytes: u64,
+    /// The link as it was at the end.
+    pub link: LinkStats,
+    /// From the first operation to the end of the copying.
+    pub copying: Duration,
+    /// Between the end of the pass and the end of the proof.
+    pub proving: Duration,
+}
+
+/// Runs a source's session over `link` until it is done. `stop` ends it early, with nothing committed.
+pub async fn send(
+    source: Arc<Source>,
+    order: Order,
+    link: Link,
+    monitor: Arc<Monitor>,
+    stop: impl Future<Output = ()>,
+) -> Result<Sent, DriveError> {
+    let Link { control, streams } = link;
+    let before = streams.stats();
+    let mut traffic = Traffic::new();
+    let (queue, incoming) = mpsc::channel(64);
+    let control_out = traffic.send_to(control.0);
+    traffic.receive_from(control.1, queue);
+    let lanes = Lanes::new({
+        let source = source.clone();
+        move |action| source.perform(action)
+    });
+    let mut run = Run {
+        session: SourceSession::new(order),
+        lanes,
+        streams: streams.clone(),
+        outgoing: HashMap::from([(Channel::Control, control_out)]),
+        held: None,
+        incoming,
+        traffic,
+        monitor,
+        source,
+        pace: Pace::new(),
+        phases: Phases::default(),
+    };
+    let result = run.until_done(stop).await;
+    let Run { session, mut traffic, outgoing, phases, .. } = run;
+    drop(outgoing);
+    if session.failure().is_none_or(|failure| !failure.is_from_peer) {
+        traffic.drain(PARTING).await;
+    }
+    let after = streams.stats();
+    streams.close(0, "done").await;
+    result?;
+    match session.failure() {
+        Some(failure) => Err(DriveError::Refused(failure.clone())),
+        None => Ok(Sent {
+            session,
+            sent_bytes: after.sent_bytes.saturating_sub(before.sent_bytes),
+            received_bytes: after.received_bytes.saturating_sub(before.received_bytes),
+            link: after,
+            copying: phases.copying(),
+            proving: phases.proving(),
+        }),
+    }
+}
+
+struct Run {
+    session: SourceSession,
+    lanes: Lanes<Action, Event>,
+    streams: Streams,
+    outgoing: HashMap<Channel, mpsc::Sender<Message>>,
+    /// The next message, while its stream has no room.
+    held: Option<(mpsc::Sender<Message>, Message)>,
+    incoming: mpsc::Receiver<Incoming>,
+    traffic: Traffic,
+    monitor: Arc<Monitor>,
+    source: Arc<Source>,
+    pace: Pace,
+    phases: Phases,
+}
+
+impl Run {
+    async fn until_done(&mut self, stop: impl Future<Output = ()>) -> Result<(), DriveError> {
+        tokio::pin!(stop);
+        let mut measuring = tokio::time::interval(MEASURING);
+        let mut is_stopped = false;
+        loop {
+            self.work_off();
+            if self.session.is_done() && self.held.is_none() {
+                return Ok(());
+            }
+            tokio::select! {
+                Some(event) = self.lanes.events.recv() => self.session.handle_event(event),
+                incoming = self.incoming.recv() => self.take(incoming)?,
+                sent = send_held(&mut self.held) => {
+                    if !sent && !self.session.is_done() {
+                        return Err(self.traffic.failed().await.into());
+                    }
+                }
+                error = self.traffic.failed() => return Err(error.into()),
+                _ = measuring.tick() => self.measure(),
+                () = &mut stop, if !is_stopped => {
+                    is_stopped = true;
+                    let refusal = Refusal::new(Reason::Stopped, "the source was stopped");
+                    self.session.handle_event(Event::Failed(refusal));
+                }
+            }
+        }
+    }
+
+    /// Starts every action and queues every message that can be.
+    fn work_off(&mut self) {
+        loop {
+            while let Some(action) = self.session.poll_action() {
+                match action {
+                    Action::Scan | Action::Read | Action::Prove(_) => self.lanes.beside(action),
+                    action => self.lanes.in_order(action),
+                }
+            }
+            if self.held.is_some() {
+                break;
+            }
+            let Some((channel, message)) = self.session.poll_transmit() else { break };
+            let queue = self.outgoing.entry(channel).or_insert_with(|| self.traffic.send_to_new(self.streams.clone()));
+            if let Err(error) = queue.try_send(message) {
+                let queue = queue.clone();
+                self.pace.block();
+                self.held = Some((queue, error.into_inner()));
+            }
+        }
+        self.show();
+    }
+
+    fn take(&mut self, incoming: Option<Incoming>) -> Result<(), DriveError> {
+        match incoming {
+            Some(Incoming::Message(message)) => self.session.handle_event(Event::Received(message)),
+            Some(Incoming::Foreign(refusal)) => self.session.handle_event(Event::Failed(refusal)),
+            Some(Incoming::Ended(Err(error))) => return Err(error.into()),
+            Some(Incoming::Ended(Ok(()))) | None if self.session.is_done() => {}
+            Some(Incoming::Ended(Ok(()))) | None => return Err(DriveError::Left { state: self.session.state() }),
+        }
+        Ok(())
+    }
+
+    fn measure(&mut self) {
+        if self.held.is_none() {
+            self.pace.unblock();
+        }
+        if let Some(goodput) = self.pace.measure(self.traffic.sent_bytes()) {
+            self.source.compressor.set_goodput(goodput);
+        }
+    }
+
+    fn show(&mut self) {
+        let phase = match self.session.state() {
+            "Greeting" | "Meeting" | "Resolving" => Phase::Connecting,
+            "Preparing" => Phase::Scanning,
+            "Planning" => Phase::Planning,
+            "Structure" | "Contents" => Phase::Copying,
+            "Closing" | "Finishing" => Phase::Finishing,
+            "Committing" => Phase::Committing,
+            "Proving" | "Explaining" => Phase::Proving,
+            _ => Phase::Done,
+        };
+        let counters = &self.source.counters;
+        if self.phases.enter(phase) {
+            let planned = self.session.planned();
+            self.monitor.enter(phase, planned.candidates, planned.bytes);
+        }
+        let (entries, bytes) = match phase {
+            Phase::Scanning => (&counters.entries_scanned, &counters.bytes_scanned),
+            _ => (&counters.entries_done, &counters.bytes_done),
+        };
+        self.phases.advance(&self.monitor, Counters::get(entries), Counters::get(bytes), self.traffic.sent_bytes());
+    }
+}
+
+/// Sends what is held once its stream has room; false if the stream is gone.
+async fn send_held(held: &mut Option<(mpsc::Sender<Message>, Message)>) -> bool {
+    let Some((queue, _)) = held else { return std::future::pending().await };
+    let queue = queue.clone();
+    let Ok(permit) = queue.reserve().await else {
+        *held = None;
+        return false;
+    };
+    if let Some((_, message)) = held.take() {
+        permit.send(message);
+    }
+    true
+}
+
+/// Tells whether the link is what everything waits for, and how fast it is then.
+struct Pace {
+    measured: Instant,
+    sent_bytes: u64,
+    blocked: Duration,
+    blocked_since: Option<Instant>,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { measured: Instant::now(), sent_bytes: 0, blocked: Duration::ZERO, blocked_since: None }
+    }
+
+    fn block(&mut self) {
+        self.blocked_since.get_or_insert_with(Instant::now);
+    }
+
+    fn unblock(&mut self) {
+        if let Some(since) = self.blocked_since.take() {
+            self.blocked += since.elapsed();
+        }
+    }
+
+    /// Bytes per second since the last time, if the link was what held us up for most of it.
+    fn measure(&mut self, sent_bytes: u64) -> Option<u64> {
+        let was_blocked = self.blocked_since.is_some();
+        self.unblock();
+        let elapsed = self.measured.elapsed();
+        let bytes = sent_bytes - self.sent_bytes;
+        let is_limited = self.blocked * 2 > elapsed;
+        (self.measured, self.sent_bytes, self.blocked) = (Instant::now(), sent_bytes, Duration::ZERO);
+        if was_blocked {
+            self.block();
+        }
+        if bytes == 0 {
+            return None;
+        }
+        // A link that keeps up is faster than whatever we could measure on it.
+        Some(if is_limited { (bytes as f64 / elapsed.as_secs_f64()) as u64 } else { u64::MAX })
+    }
+}
+
+/// When each phase began, and what the monitor was told.
+#[derive(Default)]
+struct Phases {
+    current: Option<Phase>,
+    began: HashMap<Phase, Instant>,
+    shown: (u64, u64, u64),
+}
+
+impl Phases {
+    fn enter(&mut self, phase: Phase) -> bool {
+        if self.current == Some(phase) {
+            return false;
+        }
+        self.current = Some(phase);
+        self.began.entry(phase).or_insert_with(Instant::now);
+        true
+    }
+
+    fn advance(&mut self, monitor: &Monitor, entries: u64, bytes: u64, sent: u64) {
+        let (old_entries, old_bytes, old_sent) = self.shown;
+        monitor.advance(entries.saturating_sub(old_entries), bytes.saturating_sub(old_bytes));
+        monitor.sent(sent - old_sent);
+        self.shown = (entries, bytes, sent);
+    }
+
+    fn between(&self, from: Phase, to: Phase) -> Duration {
+        match (self.began.get(&from), self.began.get(&to)) {
+            (Some(from), Some(to)) => to.saturating_duration_since(*from),
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn copying(&self) -> Duration {
+        self.between(Phase::Copying, Phase::Finishing)
+    }
+
+    fn proving(&self) -> Duration {
+        self.between(Phase::Proving, Phase::Done)
+    }
+}
+
+impl From<Failure> for DriveError {
+    fn from(failure: Failure) -> Self {
+        Self::Refused(failure)
+    }
+}
