@@ -2,6 +2,7 @@
 
 pub mod content;
 pub mod destination;
+pub mod link;
 pub mod parallel;
 pub mod pass;
 pub mod prove;
