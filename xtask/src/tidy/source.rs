@@ -40,15 +40,13 @@ impl<'a> Source<'a> {
 /// Where `token` stands in `code` as a whole, as line numbers from 1. Paths are also found in `use` with braces.
 pub(super) fn lines_with(code: &str, token: &str) -> Vec<usize> {
     let is_word = |char: Option<char>| char.is_some_and(|char| char.is_alphanumeric() || char == '_');
-    let mut lines: Vec<usize> = code
-        .match_indices(token)
-        .filter(|(at, _)| {
-            let (before, after) = (code[..*at].chars().next_back(), code[at + token.len()..].chars().next());
-            !(is_word(token.chars().next()) && is_word(before))
-                && !(is_word(token.chars().next_back()) && is_word(after))
-        })
-        .map(|(at, _)| line_of(code, at))
-        .collect();
+    let (begins_word, ends_word) = (is_word(token.chars().next()), is_word(token.chars().next_back()));
+    let is_whole = |at: usize| {
+        let (before, after) = (code[..at].chars().next_back(), code[at + token.len()..].chars().next());
+        !(begins_word && is_word(before) || ends_word && is_word(after))
+    };
+    let found = code.match_indices(token).filter(|(at, _)| is_whole(*at));
+    let mut lines: Vec<usize> = found.map(|(at, _)| line_of(code, at)).collect();
     if token.contains("::") {
         let is_it = |path: &str| path == token || path.strip_prefix(token).is_some_and(|rest| rest.starts_with("::"));
         lines.extend(imports(code).into_iter().filter(|(_, path)| is_it(path)).map(|(line, _)| line));
