@@ -1,1 +1,3 @@
-fn main() {}
+//! What comes over the wire, and what must not.
+
+mod fuzz;
