@@ -89,7 +89,9 @@ impl FileSystem {
             let image = around.path().join("image");
             File::create(&image).and_then(|file| file.set_len(bytes)).map_err(because("make an image"))?;
             let mut mkfs = Command::new(format!("mkfs.{}", kind.name()));
-            run(mkfs.arg(if kind == Kind::Ext4 { "-Fq" } else { "-q" }).args(options).arg(&image))?;
+            // Small file systems would get smaller blocks and inodes than those that people use.
+            mkfs.args(if kind == Kind::Ext4 { &["-Fq", "-b", "4096", "-I", "256"][..] } else { &["-q"] });
+            run(mkfs.args(options).arg(&image))?;
             mount.args(["-o", "loop", "-t", kind.name()]).arg(&image);
         }
         run(mount.arg(&path))?;
@@ -107,6 +109,9 @@ impl Drop for FileSystem {
         if self.is_mounted && run(Command::new("umount").arg(&self.path)).is_err() {
             // Somebody is still in it, such as a process of a test that panics: out of sight at least, and gone with it.
             let _ = run(Command::new("umount").arg("--lazy").arg(&self.path));
+        }
+        if !self.is_mounted && !rustix::process::geteuid().is_root() {
+            let _ = run(Command::new("chmod").args(["-R", "u+rwX"]).arg(&self.path));
         }
         // `rm` knows how to remove what is deeper than paths or open files can be.
         if let Some(around) = self.around.take() {
