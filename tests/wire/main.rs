@@ -1,0 +1,3 @@
+//! What comes over the wire, and what must not.
+
+mod fuzz;

@@ -1,0 +1,56 @@
+//! Builds what is measured as users get it, and starts the measurement.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use clap::Subcommand;
+
+/// What to measure.
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// Runs us and our peers side by side and prints the ratios; `-- --help` lists the workloads.
+    #[command(disable_help_flag = true)]
+    Compare {
+        /// Handed on: workloads such as `W2`, `--runs N`, `--scale small|full`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Runs the micro-benchmarks.
+    Micro {
+        /// Handed on: part of a benchmark's name, and options of criterion.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+/// Runs it and returns its exit code.
+pub(crate) fn run(root: &Path, bench: &Bench) -> ExitCode {
+    let (steps, arguments): (&[&[&str]], _) = match bench {
+        Bench::Compare { arguments } => (
+            &[
+                &["build", "--quiet", "--release", "--package", "tranship"],
+                &["run", "--quiet", "--release", "--package", "tranship-benches", "--bin", "compare", "--"],
+            ],
+            arguments,
+        ),
+        Bench::Micro { arguments } => (&[&["bench", "--package", "tranship-benches", "--"]], arguments),
+    };
+    let (last, before) = steps.split_last().expect("each benchmark has a step");
+    for step in before {
+        if !cargo(root, step, &[]) {
+            return ExitCode::FAILURE;
+        }
+    }
+    if cargo(root, last, arguments) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn cargo(root: &Path, step: &[&str], arguments: &[String]) -> bool {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    match Command::new(cargo).current_dir(root).args(step).args(arguments).status() {
+        Ok(status) => status.success(),
+        Err(error) => {
+            eprintln!("cannot start cargo: {error}");
+            false
+        }
+    }
+}
