@@ -1,3 +1,5 @@
 //! What is done on a node: disks, links, time.
 
+pub mod monitor;
+pub mod report;
 pub mod volume;
