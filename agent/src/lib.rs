@@ -3,9 +3,11 @@
 pub mod content;
 pub mod destination;
 pub mod link;
+pub mod monitor;
 pub mod parallel;
 pub mod pass;
 pub mod prove;
+pub mod report;
 pub mod source;
 pub mod state;
 pub mod volume;
