@@ -1,3 +1,4 @@
 //! What is done on a node: disks, links, time.
 
+pub mod confine;
 pub mod volume;
