@@ -1,5 +1,6 @@
 //! What is done on a node: disks, links, time.
 
+pub mod confine;
 pub mod content;
 pub mod destination;
 pub mod link;
@@ -10,4 +11,5 @@ pub mod prove;
 pub mod report;
 pub mod source;
 pub mod state;
+pub mod track;
 pub mod volume;
