@@ -286,3 +286,76 @@ impl Input {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::num::NonZeroU64;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::link::{Admission, Identity, LinkOptions, Listener, Secret, Transport, dial};
+
+    /// Both ends of a data stream, and what must live as long as they do.
+    async fn stream(transport: Transport, bandwidth: Option<Bandwidth>) -> (FrameSender, FrameReceiver, impl Sized) {
+        let identity = Identity::generate().unwrap();
+        let admission = Admission::Secret(Secret::generate().unwrap());
+        let options = LinkOptions { transport, bandwidth, ..LinkOptions::default() };
+        let anywhere = [(Ipv4Addr::LOCALHOST, 0).into()];
+        let mut listener = Listener::bind(&anywhere, &identity, admission.clone(), &options).unwrap();
+        let addresses = listener.local_addresses();
+        let (here, there) = tokio::join!(listener.accept(), dial(&addresses, &identity, admission, &options));
+        let (here, there) = (here.unwrap(), there.unwrap());
+        let mut sender = there.streams.open_data().await.unwrap();
+        // QUIC shows a stream with its first byte.
+        let hello = Frame { kind: 0, head: Bytes::new(), body: Bytes::new() };
+        let (sent, accepted) = tokio::join!(sender.send(hello), here.streams.accept_data());
+        sent.unwrap();
+        let mut receiver = accepted.unwrap();
+        receiver.recv().await.unwrap().unwrap();
+        (sender, receiver, (listener, here, there))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_oversized_header_is_refused_and_nothing_is_read_behind_it() {
+        for transport in [Transport::Quic, Transport::Tcp] {
+            let (mut sender, mut receiver, _link) = stream(transport, None).await;
+            let mut header = [0; HEADER_BYTES];
+            header[8..].copy_from_slice(&u32::MAX.to_le_bytes());
+            let mut parts = [Bytes::copy_from_slice(&header), Bytes::from_static(&[0; 100]), Bytes::new()];
+            sender.output.write(&mut parts).await.unwrap();
+            sender.output.flush().await.unwrap();
+            let error = receiver.recv().await.unwrap_err();
+            assert_eq!(error.code(), "TS-P101", "{error:?} over {transport:?}");
+            assert!(matches!(receiver.recv().await, Err(LinkError::Interrupted)));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_end_inside_a_frame_is_no_end() {
+        for transport in [Transport::Quic, Transport::Tcp] {
+            for bytes in [1, HEADER_BYTES, HEADER_BYTES + 4, HEADER_BYTES + 9] {
+                let (mut sender, mut receiver, _link) = stream(transport, None).await;
+                let frame = Frame { kind: 1, head: Bytes::from_static(b"head"), body: Bytes::from_static(b"body!!") };
+                let cut = Bytes::from(frame.to_bytes()).slice(..bytes);
+                sender.output.write(&mut [cut, Bytes::new(), Bytes::new()]).await.unwrap();
+                let finishing = tokio::spawn(sender.finish());
+                let end = receiver.recv().await;
+                assert!(matches!(end, Err(LinkError::BrokenOff)), "{end:?} after {bytes} bytes over {transport:?}");
+                drop(receiver);
+                finishing.await.unwrap().ok();
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_sender_that_was_given_up_inside_a_frame_is_unusable() {
+        let slow = Bandwidth::new(NonZeroU64::new(1_000_000));
+        let (mut sender, _receiver, _link) = stream(Transport::Quic, Some(slow)).await;
+        let frame = Frame { kind: 1, head: Bytes::new(), body: Bytes::from_static(&[0; 100_000]) };
+        let given_up = tokio::time::timeout(Duration::from_millis(20), sender.send(frame.clone())).await;
+        assert!(given_up.is_err());
+        assert!(matches!(sender.send(frame).await, Err(LinkError::Interrupted)));
+        assert!(matches!(sender.finish().await, Err(LinkError::Interrupted)));
+    }
+}
