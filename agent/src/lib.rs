@@ -3,6 +3,7 @@
 pub mod confine;
 pub mod content;
 pub mod destination;
+pub mod driver;
 pub mod link;
 pub mod monitor;
 pub mod parallel;
@@ -11,5 +12,6 @@ pub mod prove;
 pub mod report;
 pub mod source;
 pub mod state;
+pub mod sync;
 pub mod track;
 pub mod volume;

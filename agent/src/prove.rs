@@ -190,9 +190,8 @@ impl EntryReader<'_> {
     /// Whether this place is read although nothing about it has moved. Nobody knows which before the nonce is given.
     fn is_sampled(&self, place: &Place) -> bool {
         let digest = blake3::keyed_hash(&self.challenge.nonce, place.as_bytes());
-        let bytes = digest.as_bytes();
-        u64::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]]) % SAMPLE
-            == 0
+        let first = digest.as_bytes().first_chunk().expect("a digest has 32 bytes");
+        u64::from_le_bytes(*first).is_multiple_of(SAMPLE)
     }
 }
 

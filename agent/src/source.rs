@@ -26,7 +26,7 @@ use tranship_proto::message::{Basis, BasisChoice, Challenge, Contract, Gap, List
 
 use crate::pass::{Changes, Clock, Counters, PassError, Scan};
 use crate::prove::{Comparing, Proving};
-use crate::state::head::{self, Head, manifest_name, map_name};
+use crate::state::head::{Head, Pace, manifest_name, map_name};
 use crate::state::map::Map;
 use crate::state::{StateError, StateFile, Store, Writing, finish_list, read_entries, read_list, write_list};
 use crate::volume::{Access, Facts, LeftOut, Look, Volume, VolumeError, trusted_before};
@@ -87,6 +87,7 @@ struct Inner {
     structure: Option<Structure>,
     closing: Option<Closing>,
     has_candidates: bool,
+    last_began_ms: Option<u64>,
     comparing: Option<Comparing>,
 }
 
@@ -204,6 +205,8 @@ impl Source {
         let map = Map::new(store.create("map.tmp")?)?;
         *lock(&self.results) = Some(Changes::new(store.clone()));
         let token = head.token;
+        let last_began_ms = Some(head.pace.began_ms).filter(|_| head.stage > 0 && token.is_some());
+        lock(&self.inner).last_began_ms = last_began_ms;
         lock(&self.inner).state = Some(State { store, head, known_map, map });
         Ok(token)
     }
@@ -303,9 +306,15 @@ impl Source {
         lock(&self.inner).state.as_ref().map_or(0, |state| state.head.stage)
     }
 
-    /// How the volume changed at the last pass.
-    pub fn last_change(&self) -> head::Change {
-        lock(&self.inner).state.as_ref().map_or(head::Change::default(), |state| state.head.change)
+    /// When the last pass was, and how fast passes are.
+    pub fn last_pace(&self) -> Pace {
+        lock(&self.inner).state.as_ref().map_or(Pace::default(), |state| state.head.pace)
+    }
+
+    /// Milliseconds from the beginning of the pass before this one to the beginning of this one.
+    pub fn interval_ms(&self) -> Option<u64> {
+        let last = lock(&self.inner).last_began_ms?;
+        Some(millis(self.began).saturating_sub(last))
     }
 
     /// Reads the volume again for a proof.
@@ -350,7 +359,7 @@ impl Source {
         let state = self.state();
         let mut head = state.head.clone();
         head.stage += 1;
-        head.change = self.change(&head.change);
+        head.pace = self.pace(&head.pace);
         if lock(&self.inner).has_candidates || head.token != Some(token) {
             self.write_manifest(&state, token)?;
             head.token = Some(token);
@@ -361,14 +370,11 @@ impl Source {
         Ok(())
     }
 
-    /// What this pass tells about how fast the volume changes.
-    fn change(&self, last: &head::Change) -> head::Change {
-        let began_ms = self.began.seconds.max(0) as u64 * 1_000 + u64::from(self.began.nanos) / 1_000_000;
-        head::Change {
-            began_ms,
-            bytes: Counters::get(&self.counters.bytes_literal),
-            interval_ms: if last.began_ms == 0 { 0 } else { began_ms.saturating_sub(last.began_ms) },
-        }
+    /// What this pass teaches about the next one.
+    fn pace(&self, last: &Pace) -> Pace {
+        let took = millis((self.clock)()).saturating_sub(millis(self.began)).max(1);
+        let bytes_per_second = Counters::get(&self.counters.bytes_read) * 1_000 / took;
+        Pace { began_ms: millis(self.began), bytes_per_second: bytes_per_second.max(last.bytes_per_second) }
     }
 
     fn write_manifest(&self, state: &State, token: Token) -> Result<(), PassError> {
@@ -527,6 +533,10 @@ impl Survey {
         self.close()?;
         Ok(finish_list(self.list)?)
     }
+}
+
+fn millis(time: Time) -> u64 {
+    time.seconds.max(0) as u64 * 1_000 + u64::from(time.nanos) / 1_000_000
 }
 
 /// Whether every block of a list can be read: a damaged manifest is as good as none.

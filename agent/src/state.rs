@@ -162,14 +162,13 @@ pub type Reading<R> = RunReader<R, Sequential>;
 /// A list that is being stored.
 pub type Writing<R> = RunWriter<R, Appending>;
 
+/// Records in order.
+pub type Records<R> = Box<dyn Iterator<Item = Result<R, StateError>> + Send>;
 /// The stream that every merge works on.
-pub type Entries = Box<dyn Iterator<Item = Result<Entry, StateError>> + Send>;
+pub type Entries = Records<Entry>;
 
 /// A list under this name, if there is one.
-pub fn read_list<R: Record + Send + 'static>(
-    store: &dyn Store,
-    name: &str,
-) -> Result<Option<Box<dyn Iterator<Item = Result<R, StateError>> + Send>>, StateError> {
+pub fn read_list<R: Record + Send + 'static>(store: &dyn Store, name: &str) -> Result<Option<Records<R>>, StateError> {
     let Some(file) = store.open(name)? else { return Ok(None) };
     let list = RunReader::open(Sequential::new(file))?;
     Ok(Some(Box::new(list.map(|record| record.map_err(StateError::from)))))

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use tranship_proto::entry::{Time, Xattr};
 use tranship_proto::feature;
-use tranship_proto::id::{ContentId, Digest, Epoch, Leaf, LeafKey, Token};
+use tranship_proto::id::{ContentId, Digest, Epoch, Token};
 use tranship_proto::limit::PIECE_BYTES;
 use tranship_proto::message::{
-    Ack, Barrier, Basis, BasisChoice, Begin, Challenge, Close, Codec, Committed, Fidelity, Finish, Gap, GapKind, Hello,
-    Level, Listed, Op, Open, Pack, Packed, Piece, Plan, Proof, Role, SurveyItem, Surveyed, VolumeKind,
+    Ack, Barrier, Basis, BasisChoice, Begin, Challenge, Close, Codec, Committed, Contract, Fidelity, Finish, Gap,
+    GapKind, Hello, Level, Listed, Op, Open, Pack, Packed, Piece, Plan, Proof, Role, SurveyItem, Surveyed, VolumeKind,
 };
 use tranship_proto::refusal::Reason;
 use tranship_proto::{Kind, Message, Meta, Place, Refusal};
@@ -43,16 +43,17 @@ fn greetings() -> Vec<Message> {
         place: place("a"),
         kind: Kind::File,
         size: 5_000_000,
-        meta: Leaf([5; 16]),
+        meta: Some(Digest([5; 32])),
         content: Some(Digest([6; 32])),
+        leader: Some(place("0")),
     };
     let begin = |basis| {
         Message::Begin(Begin {
             basis,
             fidelity: Fidelity::Exact,
             is_final: true,
-            leaf_key: LeafKey([2; 32]),
             block_bytes: Some(1 << 40),
+            excludes: vec!["*.tmp".into()],
         })
     };
     vec![
@@ -67,8 +68,8 @@ fn greetings() -> Vec<Message> {
         }),
         Message::Refuse(Refusal::new(Reason::Version, "peer speaks 3..4")),
         Message::Basis(Basis {
+            volume: Digest([9; 32]),
             token,
-            previous: None,
             is_interrupted: true,
             is_empty: false,
             capacity_bytes: 1 << 40,
@@ -98,7 +99,7 @@ fn changes() -> Vec<Message> {
         Op::Special { place: place("d/g"), kind: Kind::CharDevice, device: 0x103, meta: meta() },
         Op::SetMeta { place: place("d"), kind: Kind::Directory, meta: meta() },
     ];
-    vec![Message::Structure(ops), Message::Barrier(Barrier { packs: 2 })]
+    vec![Message::Structure(ops), Message::Barrier(Barrier { packs: 2, contents: 1 })]
 }
 
 fn contents() -> Vec<Message> {
@@ -120,7 +121,7 @@ fn contents() -> Vec<Message> {
             bytes: leaf_bytes,
             changed: 1,
             zeros: 0,
-            leaves: vec![Leaf([5; 16])],
+            leaves: vec![Digest([5; 32])],
             digest: Digest([6; 32]),
             codec: Codec::Plain,
             body: Bytes::from(vec![7; leaf_bytes as usize]),
@@ -148,11 +149,10 @@ fn endings() -> Vec<Message> {
         Message::Finish(Finish { token, entries: 12 }),
         Message::Gaps(vec![gap]),
         Message::Committed(Committed { token: Some(token), read_bytes: 1, written_bytes: 2, drifted_entries: 3 }),
-        Message::Settled(token),
         Message::Challenge(Challenge {
             nonce: [9; 32],
             level: Level::Full,
-            fidelity: Fidelity::Owner,
+            contract: Contract::all(Fidelity::Owner).accepting(GapKind::Time),
             lists_entries: true,
         }),
         Message::Proof(Proof {

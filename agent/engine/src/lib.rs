@@ -11,6 +11,7 @@ pub mod overlay;
 pub mod pack;
 pub mod piece;
 pub mod plan;
+pub mod predict;
 pub mod run;
 pub mod session;
 pub mod stat;

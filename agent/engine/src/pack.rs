@@ -70,7 +70,7 @@ impl Compressor {
         }
         match self.goodput_bytes_per_second.load(Ordering::Relaxed) {
             ..ZSTD_PAYS_BELOW_BYTES_PER_SECOND => Compression::Zstd(1),
-            ..LZ4_PAYS_BELOW_BYTES_PER_SECOND => Compression::Lz4,
+            ZSTD_PAYS_BELOW_BYTES_PER_SECOND..LZ4_PAYS_BELOW_BYTES_PER_SECOND => Compression::Lz4,
             _ => Compression::None,
         }
     }

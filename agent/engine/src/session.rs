@@ -16,7 +16,7 @@ use tranship_proto::refusal::{Reason, Refusal};
 use tranship_proto::version;
 
 /// Where a message goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Channel {
     /// The control stream.
     Control,

@@ -11,7 +11,7 @@ use tranship_proto::refusal::{Reason, Refusal};
 
 use super::DriveError;
 use super::lanes::Lanes;
-use super::streams::{Incoming, Traffic};
+use super::streams::{Held, Incoming, Traffic, send_held};
 use crate::destination::Destination;
 use crate::link::Link;
 use crate::monitor::{Monitor, Phase};
@@ -79,7 +79,7 @@ struct Run {
     session: DestinationSession,
     lanes: Lanes<Action, Event>,
     control_out: mpsc::Sender<Message>,
-    held: Option<Message>,
+    held: Held,
     control_in: mpsc::Receiver<Incoming>,
     data_in: mpsc::Receiver<Incoming>,
     traffic: Traffic,
@@ -103,11 +103,11 @@ impl Run {
                 Some(event) = self.lanes.events.recv() => self.handle(event),
                 incoming = self.control_in.recv() => self.take_control(incoming)?,
                 Some(incoming) = self.data_in.recv(), if self.session.wants_data() => self.take_data(incoming)?,
-                permit = self.control_out.reserve(), if self.held.is_some() => match permit {
-                    Ok(permit) => permit.send(self.held.take().expect("checked by the guard")),
-                    Err(_) if self.session.is_done() => return Ok(()),
-                    Err(_) => return Err(DriveError::Left { state: self.session.state() }),
-                },
+                sent = send_held(&mut self.held) => {
+                    if !sent && !self.session.is_done() {
+                        return Err(self.traffic.failed().await.into());
+                    }
+                }
                 error = self.traffic.failed() => return Err(error.into()),
                 () = sleep_until(deadline) => self.session.handle_timeout(self.began.elapsed()),
                 () = &mut stop, if !is_stopped => {
@@ -133,7 +133,7 @@ impl Run {
             && let Some(message) = self.session.poll_transmit()
         {
             if let Err(error) = self.control_out.try_send(message) {
-                self.held = Some(error.into_inner());
+                self.held = Some((self.control_out.clone(), error.into_inner()));
             }
         }
         self.show();

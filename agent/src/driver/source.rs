@@ -12,7 +12,7 @@ use tranship_proto::refusal::{Reason, Refusal};
 
 use super::DriveError;
 use super::lanes::Lanes;
-use super::streams::{Incoming, Traffic};
+use super::streams::{Held, Incoming, Traffic, send_held};
 use crate::link::{Link, LinkStats, Streams};
 use crate::monitor::{Monitor, Phase};
 use crate::pass::Counters;
@@ -99,7 +99,7 @@ struct Run {
     streams: Streams,
     outgoing: HashMap<Channel, mpsc::Sender<Message>>,
     /// The next message, while its stream has no room.
-    held: Option<(mpsc::Sender<Message>, Message)>,
+    held: Held,
     incoming: mpsc::Receiver<Incoming>,
     traffic: Traffic,
     monitor: Arc<Monitor>,
@@ -202,20 +202,6 @@ impl Run {
         };
         self.phases.advance(&self.monitor, Counters::get(entries), Counters::get(bytes), self.traffic.sent_bytes());
     }
-}
-
-/// Sends what is held once its stream has room; false if the stream is gone.
-async fn send_held(held: &mut Option<(mpsc::Sender<Message>, Message)>) -> bool {
-    let Some((queue, _)) = held else { return std::future::pending().await };
-    let queue = queue.clone();
-    let Ok(permit) = queue.reserve().await else {
-        *held = None;
-        return false;
-    };
-    if let Some((_, message)) = held.take() {
-        permit.send(message);
-    }
-    true
 }
 
 /// Tells whether the link is what everything waits for, and how fast it is then.

@@ -120,6 +120,23 @@ impl Traffic {
     }
 }
 
+/// A message whose stream has no room yet, and that stream's queue.
+pub(super) type Held = Option<(mpsc::Sender<Message>, Message)>;
+
+/// Sends what is held once its stream has room; false if the stream is gone.
+pub(super) async fn send_held(held: &mut Held) -> bool {
+    let Some((queue, _)) = held else { return std::future::pending().await };
+    let queue = queue.clone();
+    let Ok(permit) = queue.reserve().await else {
+        *held = None;
+        return false;
+    };
+    if let Some((_, message)) = held.take() {
+        permit.send(message);
+    }
+    true
+}
+
 async fn pump(mut receiver: FrameReceiver, queue: &mpsc::Sender<Incoming>, received: &AtomicU64) {
     loop {
         let incoming = match receiver.recv().await {

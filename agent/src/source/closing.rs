@@ -11,12 +11,10 @@ use super::structure::Dirty;
 use super::{Source, counted_size, entry_of, lock};
 use crate::pass::{Counters, PassError};
 use crate::state::sorter::Sorter;
-use crate::state::{StateError, read_list};
+use crate::state::{Records, read_list};
 
 /// Operations in one message: a symbolic link may carry 4 KiB and attributes.
 const BATCH: usize = 128;
-
-type Records<T> = Box<dyn Iterator<Item = Result<T, StateError>> + Send>;
 
 /// Where the closing stands.
 pub(super) struct Closing {

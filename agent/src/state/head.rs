@@ -25,25 +25,23 @@ pub struct Head {
     pub journal: u64,
     /// Passes that were committed.
     pub stage: u64,
-    /// Bytes that the last pass found changed, and how long after the one before it began.
-    pub change: Change,
+    /// When the last pass was, and how fast passes are.
+    pub pace: Pace,
 }
 
-/// How fast a volume changed of late, and how fast it was copied.
+/// What a pass taught about the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Change {
+pub struct Pace {
     /// When the last pass began, in milliseconds since 1970.
     pub began_ms: u64,
-    /// Bytes that it found changed.
-    pub bytes: u64,
-    /// Milliseconds since the pass before it began; 0 for a first pass.
-    pub interval_ms: u64,
+    /// Bytes per second that the fastest pass so far read, compared and sent.
+    pub bytes_per_second: u64,
 }
 
 impl Head {
     /// The head of a volume that nothing is known about.
     pub fn new(identity: Vec<u8>, scope: Digest) -> Self {
-        Self { identity, scope, token: None, journal: 0, stage: 0, change: Change::default() }
+        Self { identity, scope, token: None, journal: 0, stage: 0, pace: Pace::default() }
     }
 
     /// The digest that binds a manifest to the way it was made.
@@ -91,9 +89,8 @@ impl Head {
         w.option(self.token, |w, token| w.array(&token.0));
         w.u64(self.journal);
         w.u64(self.stage);
-        w.u64(self.change.began_ms);
-        w.u64(self.change.bytes);
-        w.u64(self.change.interval_ms);
+        w.u64(self.pace.began_ms);
+        w.u64(self.pace.bytes_per_second);
         let mut bytes = w.finish();
         let checksum = blake3::hash(&bytes);
         bytes.extend_from_slice(checksum.as_bytes());
@@ -116,7 +113,7 @@ impl Head {
                 token: r.option("token", |r| Ok(Token(r.array("token")?)))?,
                 journal: r.u64("journal")?,
                 stage: r.u64("stage")?,
-                change: Change { began_ms: r.u64("time")?, bytes: r.u64("bytes")?, interval_ms: r.u64("interval")? },
+                pace: Pace { began_ms: r.u64("time")?, bytes_per_second: r.u64("pace")? },
             };
             r.finish()?;
             Ok(Some(head))

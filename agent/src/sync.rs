@@ -1,0 +1,285 @@
+//! One pass between two hosts, from either side, and the comparison of two volumes on one.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use tranship_engine::exclude::Excludes;
+use tranship_engine::pack::{Compression, Compressor};
+use tranship_engine::predict::Observed;
+use tranship_engine::session::Greeting;
+use tranship_engine::session::source::{Order, Verdict};
+use tranship_proto::id::{Epoch, Token};
+use tranship_proto::message::{BasisChoice, Challenge, Contract, Fidelity, GapKind, Level, VolumeKind};
+use tranship_proto::refusal::Reason;
+
+use crate::destination::Destination;
+use crate::driver::{self, DriveError, Received, Sent};
+use crate::link::Link;
+use crate::monitor::{Monitor, Phase};
+use crate::pass::{Counters, PassError, wall_clock};
+use crate::prove::{Comparing, Proving};
+use crate::report::{self, Report};
+use crate::source::{OpenStore, Settings, Source};
+use crate::state::Store;
+use crate::state::disk::DiskStore;
+use crate::volume::{Access, Facts, Volume};
+
+/// Data streams of one link: one keeps a core busy, and four keep a lossy one from waiting for itself.
+const DATA_STREAMS: u32 = 4;
+
+/// What we are, for people.
+pub const BUILD: &str = concat!("tranship ", env!("CARGO_PKG_VERSION"));
+
+/// What a source is to do.
+#[derive(Clone)]
+pub struct Pass {
+    /// The volume.
+    pub volume: Arc<dyn Volume>,
+    /// The folder for what is remembered.
+    pub state: PathBuf,
+    /// How much metadata is carried.
+    pub fidelity: Fidelity,
+    /// What may be missing.
+    pub accepted_gaps: Vec<GapKind>,
+    /// Whether there are no writers, and how much is read for the proof then.
+    pub final_level: Option<Level>,
+    /// What is left out.
+    pub excludes: Vec<String>,
+    /// How contents are packed.
+    pub compression: Compression,
+}
+
+/// How many threads read, hash and write: as many as there are cores, within reason.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
+}
+
+/// Runs one pass from the source's side.
+pub async fn send(
+    pass: Pass,
+    link: Link,
+    monitor: Arc<Monitor>,
+    halt: Arc<AtomicBool>,
+    stop: impl Future<Output = ()>,
+) -> Result<Report, DriveError> {
+    let began = Instant::now();
+    let contract = pass.accepted_gaps.iter().fold(Contract::all(pass.fidelity), |all, gap| all.accepting(*gap));
+    let settings = Settings {
+        contract,
+        is_final: pass.final_level.is_some(),
+        excludes: pass.excludes.clone(),
+        threads: threads(),
+    };
+    let compressor = Arc::new(Compressor::new(pass.compression));
+    let facts = pass.volume.facts().map_err(PassError::from)?;
+    let open_store = stores(&pass.state, &facts);
+    let source = Source::new(pass.volume.clone(), open_store, settings, compressor, wall_clock(), halt)?;
+    let source = Arc::new(source);
+    let order = Order {
+        greeting: greeting(&facts),
+        contract,
+        is_final: pass.final_level.is_some(),
+        block_bytes: (facts.kind == VolumeKind::Block).then_some(facts.capacity_bytes),
+        excludes: pass.excludes.clone(),
+        proof: pass.final_level.map(|level| (level, random())),
+        token: Token(random()),
+        data_streams: DATA_STREAMS,
+        reads_max: threads() + 2,
+    };
+    let sent = driver::send(source.clone(), order, link, monitor.clone(), stop).await?;
+    let mut report = report(&pass, &facts, &source, &sent, began.elapsed());
+    report.notes.splice(0..0, monitor.take_notes());
+    monitor.enter(Phase::Done, 0, 0);
+    Ok(report)
+}
+
+fn report(pass: &Pass, facts: &Facts, source: &Source, sent: &Sent, duration: Duration) -> Report {
+    let kind = match facts.kind {
+        VolumeKind::Tree => report::Kind::Tree,
+        VolumeKind::Block => report::Kind::Block,
+    };
+    let basis = match sent.session.choice() {
+        BasisChoice::Common(_) => report::Basis::Common,
+        BasisChoice::Survey => report::Basis::Survey,
+        BasisChoice::Nothing => report::Basis::Nothing,
+    };
+    let stage = source.stage();
+    let mut report = Report::new(stage, pass.final_level.is_some(), kind, basis);
+    let counters = &source.counters;
+    let get = Counters::get;
+    let committed = sent.session.committed().unwrap_or_default();
+    report.counts = report::Counts {
+        entries_scanned: get(&counters.entries_scanned),
+        entries_changed: get(&counters.entries_changed),
+        racy_entries: get(&counters.racy_entries),
+        bytes_scanned: get(&counters.bytes_scanned),
+        bytes_read_source: get(&counters.bytes_read),
+        bytes_read_destination: committed.read_bytes,
+        bytes_written_destination: committed.written_bytes,
+        bytes_sent: sent.sent_bytes,
+        bytes_received: sent.received_bytes,
+        bytes_literal: get(&counters.bytes_literal),
+        bytes_matched: get(&counters.bytes_matched),
+        bytes_compressed: get(&counters.bytes_compressed),
+        ..report::Counts::default()
+    };
+    report.duration_seconds = duration.as_secs_f64();
+    report.rate_bytes_per_second = get(&counters.bytes_literal) as f64 / sent.copying.as_secs_f64().max(0.001);
+    predict(&mut report, source, sent, duration);
+    report.left_out = source
+        .left_out()
+        .into_iter()
+        .map(|left| report::LeftOut { path: left.place, reason: left.why.to_owned() })
+        .collect();
+    report.gaps = source.gaps().iter().map(|gap| report::Gap::new(gap, &pass.accepted_gaps)).collect();
+    if let (Some(verdict), Some(level)) = (sent.session.verdict(), pass.final_level) {
+        prove(&mut report, verdict, level, pass.fidelity);
+    }
+    report.transport = Some(report::Transport {
+        name: sent.link.transport.to_owned(),
+        mtu: sent.link.mtu.map(u64::from),
+        rtt_ms: sent.link.rtt.unwrap_or_default().as_secs_f64() * 1_000.0,
+        lost: sent.link.lost_packets,
+    });
+    if let Some(note) = sent.session.note() {
+        report.notes.push(note.to_owned());
+    }
+    if committed.drifted_entries > 0 {
+        let count = committed.drifted_entries;
+        report.notes.push(format!("{count} entries had been changed at the destination by somebody else: healed"));
+    }
+    report
+}
+
+fn predict(report: &mut Report, source: &Source, sent: &Sent, duration: Duration) {
+    let Some(interval_ms) = source.interval_ms() else { return };
+    let observed = Observed {
+        duration: duration.saturating_sub(sent.proving),
+        copying: sent.copying,
+        changed_bytes: report.counts.bytes_literal,
+        interval: Duration::from_millis(interval_ms),
+        volume_bytes: report.counts.bytes_scanned,
+        read_bytes_per_second: source.last_pace().bytes_per_second,
+    };
+    report.change_bytes_per_second = Some(observed.change_bytes_per_second());
+    report.predicted_final_seconds = Some(observed.final_seconds(true));
+}
+
+fn prove(report: &mut Report, verdict: &Verdict, level: Level, fidelity: Fidelity) {
+    report.digest_source = Some(verdict.ours.canonical);
+    report.digest_destination = Some(verdict.theirs.canonical);
+    for difference in &verdict.differences {
+        report.notes.push(format!("{} {}", difference.place, difference.detail));
+    }
+    if verdict.is_equal() {
+        let now = (wall_clock())();
+        report.proof = Some(report::Proof {
+            level,
+            mode: fidelity,
+            canonical: verdict.ours.canonical,
+            challenge: verdict.ours.challenge,
+            entries: verdict.ours.entries,
+            bytes: verdict.ours.bytes,
+            read_source_bytes: verdict.ours.read_bytes,
+            read_destination_bytes: verdict.theirs.read_bytes,
+            read_at: now.seconds.max(0) as u64,
+            versions: report::Versions { source: BUILD.to_owned(), destination: BUILD.to_owned() },
+        });
+    }
+}
+
+/// Runs one session from the destination's side.
+pub async fn receive(
+    volume: Arc<dyn Volume>,
+    state: &Path,
+    link: Link,
+    monitor: Arc<Monitor>,
+    halt: Arc<AtomicBool>,
+    stop: impl Future<Output = ()>,
+) -> Result<(Received, Arc<Destination>), DriveError> {
+    let facts = volume.facts().map_err(PassError::from)?;
+    let name = Destination::volume_name(&facts).to_string();
+    let store = open_store(&state.join(format!("destination-{}", &name[..32])))?;
+    let destination = Arc::new(Destination::new(volume, store, threads(), halt)?);
+    let received = driver::receive(destination.clone(), greeting(&facts), link, monitor, stop).await?;
+    Ok((received, destination))
+}
+
+/// Two volumes, read in full and compared.
+pub struct Comparison {
+    /// What was read of the first.
+    pub a: tranship_proto::message::Proof,
+    /// What was read of the second.
+    pub b: tranship_proto::message::Proof,
+    /// What differs.
+    pub differences: Vec<tranship_proto::message::Gap>,
+}
+
+/// Reads two volumes of this host in full, past the page cache, and names what differs. Blocks.
+pub fn compare(
+    volumes: [Arc<dyn Volume>; 2],
+    contract: Contract,
+    excludes: &[String],
+    halt: &AtomicBool,
+) -> Result<Comparison, PassError> {
+    let excludes = Excludes::new(excludes)?;
+    let challenge = Challenge { nonce: random(), level: Level::Full, contract, lists_entries: false };
+    let sizes = [volumes[0].facts()?, volumes[1].facts()?];
+    let is_block = sizes.iter().all(|facts| facts.kind == VolumeKind::Block);
+    // A destination may be larger: then what counts is the source's size, and a tail of zeros.
+    let block_bytes = is_block.then(|| sizes[0].capacity_bytes.min(sizes[1].capacity_bytes));
+    let store: Arc<dyn Store> = Arc::new(crate::state::memory::MemoryStore::default());
+    let prove = |volume: &Arc<dyn Volume>| {
+        let proving = Proving {
+            volume: &**volume,
+            store: &store,
+            excludes: &excludes,
+            access: Access::ReadDevice,
+            block_bytes,
+            manifest: None,
+            threads: threads(),
+            stop: halt,
+        };
+        let (proof, listing) = proving.prove(&challenge)?;
+        Ok::<_, PassError>((proof, listing.entries(&*store)?))
+    };
+    let (a, ours) = prove(&volumes[0])?;
+    let mut comparing = Comparing::new(ours);
+    let (b, theirs) = prove(&volumes[1])?;
+    let mut differences = Vec::new();
+    if a.canonical != b.canonical {
+        comparing.take(theirs.collect::<Result<_, _>>()?)?;
+        differences = comparing.finish()?;
+    }
+    Ok(Comparison { a, b, differences })
+}
+
+fn greeting(facts: &Facts) -> Greeting {
+    Greeting { epoch: Epoch(0), volume: Some(facts.kind), build: BUILD.to_owned() }
+}
+
+/// One folder for each pair of this volume and a destination.
+fn stores(state: &Path, facts: &Facts) -> OpenStore {
+    let name = Destination::volume_name(facts).to_string();
+    let folder = state.join(format!("volume-{}", &name[..32]));
+    Arc::new(move |pair| Ok(Arc::new(DiskStore::open(&folder.join(pair))?)))
+}
+
+fn open_store(path: &Path) -> Result<Arc<dyn Store>, PassError> {
+    match DiskStore::open(path) {
+        Ok(store) => Ok(Arc::new(store)),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(PassError::Refused {
+            reason: Reason::Busy,
+            detail: "another agent is at work on this volume".to_owned(),
+        }),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the kernel has random numbers once it is up");
+    bytes
+}
