@@ -1,1 +1,176 @@
-fn main() {}
+//! What is typed: the one binary.
+//!
+//! `args` is what was typed, `options` what it means, `run` where it meets the agent; `print`, `progress` and `error`
+//! are what is seen of it.
+
+mod args;
+mod demo;
+mod error;
+mod exit;
+mod human;
+mod options;
+mod paint;
+mod print;
+mod progress;
+mod rate;
+mod run;
+mod signals;
+mod ticket;
+
+use std::ffi::OsString;
+use std::io::{self, BufReader};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use tranship_agent::monitor::Monitor;
+
+use crate::args::{Command, Global, Output, ReceiveArgs, SyncArgs, Typed, VerifyArgs};
+use crate::error::RunError;
+use crate::exit::Exit;
+use crate::options::Environment;
+use crate::paint::Paint;
+use crate::print::Printer;
+use crate::progress::{Progress, Show};
+use crate::run::{Context, Stop};
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let is_wiped = ticket::wipe_arguments(&arguments);
+    let typed = match Typed::try_parse_from(&arguments) {
+        Ok(typed) => typed,
+        Err(error) => return refuse_typed(&error, &arguments).into(),
+    };
+    let printer = Printer { output: typed.global.output, paint: Paint::for_stdout() };
+    log(&typed.global);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
+    if !is_wiped {
+        tracing::warn!("the ticket stays visible in the list of processes; give it as @FILE or - instead");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            printer.error(&RunError::refused("TS-U002", "cannot start").because(error));
+            return Exit::Refused.into();
+        }
+    };
+    let exit = runtime.block_on(execute(typed, printer)).unwrap_or_else(|error| {
+        printer.error(&error);
+        error.exit()
+    });
+    exit.into()
+}
+
+async fn execute(typed: Typed, printer: Printer) -> Result<Exit, RunError> {
+    let Typed { global, command } = typed;
+    match command {
+        Command::Sync(args) => sync(args, &global, printer).await,
+        Command::Receive(args) => receive(args, &global, printer).await,
+        Command::Verify(args) => verify(args, &global, printer).await,
+        Command::Demo(args) => {
+            let stop = watched_stop(&global)?;
+            demo::run(args.validate()?, &global, printer, stop).await
+        }
+        Command::Agent(_) => {
+            run::self_test()?.iter().for_each(|line| printer.line(line));
+            Ok(Exit::Done)
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Typed::command(), "tranship", &mut script);
+            io::Write::write_all(&mut io::stdout(), &script)
+                .map_err(|error| RunError::refused("TS-U002", "cannot write the script").because(error))?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+async fn sync(args: SyncArgs, global: &Global, printer: Printer) -> Result<Exit, RunError> {
+    let options = args.validate(&Environment::of_process(), &mut BufReader::new(io::stdin()))?;
+    let bandwidth = signals::watch_bandwidth(options.link.bandwidth, &options.state).map_err(no_signals)?;
+    let context = context(bandwidth, global, printer)?;
+    let progress = Progress::start(Show::of(global), vec![("sync".to_owned(), Arc::clone(&context.monitor))]);
+    let result = run::sync(options, context).await;
+    drop(progress);
+    let report = result?;
+    printer.report(&report);
+    Ok(Exit::of_report(&report))
+}
+
+async fn receive(args: ReceiveArgs, global: &Global, printer: Printer) -> Result<Exit, RunError> {
+    let options = args.validate(&Environment::of_process(), &mut BufReader::new(io::stdin()))?;
+    let bandwidth = signals::watch_bandwidth(options.link.bandwidth, &options.state).map_err(no_signals)?;
+    let context = context(bandwidth, global, printer)?;
+    let progress = Progress::start(Show::of(global), vec![("receive".to_owned(), Arc::clone(&context.monitor))]);
+    let result = run::receive(options, context).await;
+    drop(progress);
+    let report = result?;
+    printer.report(&report);
+    Ok(Exit::of_report(&report))
+}
+
+async fn verify(args: VerifyArgs, global: &Global, printer: Printer) -> Result<Exit, RunError> {
+    let options = args.validate()?;
+    let context = context(tokio::sync::watch::channel(None).1, global, printer)?;
+    let progress = Progress::start(Show::of(global), vec![("verify".to_owned(), Arc::clone(&context.monitor))]);
+    let result = run::verify(options, context).await;
+    drop(progress);
+    let verdict = result?;
+    printer.verdict(&verdict);
+    Ok(if verdict.is_equal() { Exit::Done } else { Exit::Different })
+}
+
+fn context(
+    bandwidth: tokio::sync::watch::Receiver<Option<rate::Rate>>,
+    global: &Global,
+    printer: Printer,
+) -> Result<Context, RunError> {
+    Ok(Context {
+        monitor: Arc::new(Monitor::new()),
+        stop: watched_stop(global)?,
+        bandwidth,
+        announce: Arc::new(move |ticket| printer.ticket(ticket)),
+    })
+}
+
+fn watched_stop(global: &Global) -> Result<Stop, RunError> {
+    let stop = Stop::new();
+    signals::watch_stop(stop.clone(), global.quiet).map_err(no_signals)?;
+    Ok(stop)
+}
+
+fn no_signals(error: io::Error) -> RunError {
+    RunError::refused("TS-U002", "cannot listen for signals").because(error)
+}
+
+/// Prints what clap says: help and version are no errors; scripts get theirs as JSON.
+fn refuse_typed(error: &clap::Error, arguments: &[OsString]) -> Exit {
+    let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let wants_json = arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json")
+        || arguments.iter().any(|argument| argument == "--output=json");
+    if wants_json && !is_help {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let printer = Printer { output: Output::Json, paint: Paint::for_stdout() };
+        printer.error(&RunError::usage(message, "see `tranship --help`"));
+    } else {
+        // There is nowhere to complain about an output that is gone.
+        let _ = error.print();
+    }
+    if is_help { Exit::Done } else { Exit::Usage }
+}
+
+fn log(global: &Global) {
+    let level = match global.verbose {
+        _ if global.quiet => "error",
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    let builder = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(level);
+    match global.output {
+        Output::Text => builder.with_target(false).init(),
+        Output::Json => builder.json().init(),
+    }
+}
