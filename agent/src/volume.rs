@@ -3,7 +3,20 @@
 //! A [`Volume`] is a tree of files or one block volume, opened once by its root. Everything else names objects by
 //! [`Place`] and gets them beneath that root or not at all. All calls block; callers use threads.
 //!
-//! The trait has three homes: `tree` and `block` for the real thing, and a volume in memory for the simulation.
+//! The trait has three homes: [`tree`] and [`block`] for the real thing, and a volume in memory for the simulation.
+
+pub mod aligned;
+mod beneath;
+pub mod block;
+mod bytes;
+mod durable;
+mod listing;
+mod meta;
+mod remove;
+mod seen;
+pub mod temporary;
+pub mod tree;
+mod walk;
 
 use std::io;
 use std::sync::atomic::AtomicBool;
@@ -12,6 +25,8 @@ use thiserror::Error;
 use tranship_engine::Stat;
 use tranship_proto::entry::{Kind, Meta, Place, Time};
 use tranship_proto::message::{Fidelity, Gap, VolumeKind};
+
+pub use beneath::OpenError;
 
 /// Why an operation on a volume did not happen.
 #[derive(Debug, Error)]
