@@ -50,6 +50,17 @@ impl DriveError {
         }
     }
 
+    /// Whether it was said before anything was changed.
+    pub fn is_before_any_effect(&self) -> bool {
+        use tranship_proto::refusal::Reason as R;
+        let reason = match self {
+            Self::Refused(failure) => failure.refusal.reason,
+            Self::Pass(error) => error.refusal().reason,
+            Self::Link(_) | Self::Left { .. } => return false,
+        };
+        matches!(reason, R::Version | R::Feature | R::Role | R::Epoch | R::Kind | R::Space | R::Fidelity | R::Busy)
+    }
+
     /// Whether another attempt over a new link may fare better.
     pub fn is_of_link(&self) -> bool {
         matches!(self, Self::Link(_) | Self::Left { .. })

@@ -16,7 +16,7 @@ use tranship_proto::refusal::{Reason, Refusal};
 
 use crate::state::sorter::Sorter;
 use crate::state::{StateError, Store, finish_list, read_list, write_list};
-use crate::volume::{LeftOut, Volume, VolumeError};
+use crate::volume::{LeftOut, OpenError, Volume, VolumeError};
 
 /// Why a pass cannot go on. The state that it leaves is always one that a later pass takes up.
 #[derive(Debug, Error)]
@@ -24,6 +24,9 @@ pub enum PassError {
     /// The volume failed.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    /// The volume cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The state folder failed.
     #[error(transparent)]
     State(#[from] StateError),
@@ -72,9 +75,9 @@ impl PassError {
     /// What is said to the peer, and to the user.
     pub fn refusal(&self) -> Refusal {
         let reason = match self {
-            Self::Volume(VolumeError::Full { .. }) => Reason::Space,
+            Self::Volume(VolumeError::Full { .. }) => Reason::Full,
             Self::Volume(VolumeError::Stopped) => Reason::Stopped,
-            Self::Volume(_) => Reason::Storage,
+            Self::Volume(_) | Self::Open(_) => Reason::Storage,
             Self::State(_) | Self::Store(_) => Reason::State,
             Self::Exclude(_) | Self::Protocol(_) => Reason::Protocol,
             Self::Piece { .. } | Self::Content { .. } => Reason::Digest,

@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 // The words of options and reports; whoever shows them needs no other crate.
 pub use tranship_proto::entry::Place;
 pub use tranship_proto::id::Digest;
-pub use tranship_proto::message::{Fidelity, GapKind, Level};
+pub use tranship_proto::message::{Contract, Fidelity, GapKind, Level};
 
 /// Version of the serialised form of [`Report`] and [`Verdict`].
 pub const VERSION: u32 = 1;

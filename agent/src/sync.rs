@@ -6,13 +6,15 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use tranship_engine::exclude::Excludes;
-use tranship_engine::pack::{Compression, Compressor};
+pub use tranship_engine::pack::Compression;
+use tranship_engine::pack::Compressor;
 use tranship_engine::predict::Observed;
 use tranship_engine::session::Greeting;
 use tranship_engine::session::source::{Order, Verdict};
 use tranship_proto::id::{Epoch, Token};
 use tranship_proto::message::{BasisChoice, Challenge, Contract, Fidelity, GapKind, Level, VolumeKind};
 use tranship_proto::refusal::Reason;
+use tranship_proto::{Message, Place};
 
 use crate::destination::Destination;
 use crate::driver::{self, DriveError, Received, Sent};
@@ -24,7 +26,9 @@ use crate::report::{self, Report};
 use crate::source::{OpenStore, Settings, Source};
 use crate::state::Store;
 use crate::state::disk::DiskStore;
-use crate::volume::{Access, Facts, Volume};
+use crate::volume::block::Block;
+use crate::volume::tree::Tree;
+use crate::volume::{Access, Facts, Volume, is_folder, make_folder};
 
 /// Data streams of one link: one keeps a core busy, and four keep a lossy one from waiting for itself.
 const DATA_STREAMS: u32 = 4;
@@ -58,7 +62,7 @@ pub fn threads() -> usize {
 
 /// Runs one pass from the source's side.
 pub async fn send(
-    pass: Pass,
+    pass: &Pass,
     link: Link,
     monitor: Arc<Monitor>,
     halt: Arc<AtomicBool>,
@@ -81,7 +85,7 @@ pub async fn send(
         greeting: greeting(&facts),
         contract,
         is_final: pass.final_level.is_some(),
-        block_bytes: (facts.kind == VolumeKind::Block).then_some(facts.capacity_bytes),
+        block_bytes: block_bytes(&*pass.volume, &facts)?,
         excludes: pass.excludes.clone(),
         proof: pass.final_level.map(|level| (level, random())),
         token: Token(random()),
@@ -89,24 +93,20 @@ pub async fn send(
         reads_max: threads() + 2,
     };
     let sent = driver::send(source.clone(), order, link, monitor.clone(), stop).await?;
-    let mut report = report(&pass, &facts, &source, &sent, began.elapsed());
-    report.notes.splice(0..0, monitor.take_notes());
+    let report = report(pass, &facts, &source, &sent, began.elapsed());
+    report.notes.iter().for_each(|note| monitor.note(note.clone()));
     monitor.enter(Phase::Done, 0, 0);
     Ok(report)
 }
 
 fn report(pass: &Pass, facts: &Facts, source: &Source, sent: &Sent, duration: Duration) -> Report {
-    let kind = match facts.kind {
-        VolumeKind::Tree => report::Kind::Tree,
-        VolumeKind::Block => report::Kind::Block,
-    };
     let basis = match sent.session.choice() {
         BasisChoice::Common(_) => report::Basis::Common,
         BasisChoice::Survey => report::Basis::Survey,
         BasisChoice::Nothing => report::Basis::Nothing,
     };
     let stage = source.stage();
-    let mut report = Report::new(stage, pass.final_level.is_some(), kind, basis);
+    let mut report = Report::new(stage, pass.final_level.is_some(), report_kind(facts.kind), basis);
     let counters = &source.counters;
     let get = Counters::get;
     let committed = sent.session.committed().unwrap_or_default();
@@ -190,21 +190,75 @@ fn prove(report: &mut Report, verdict: &Verdict, level: Level, fidelity: Fidelit
     }
 }
 
+/// What a destination needs to know before it meets a source.
+pub struct Receiving<'a> {
+    /// The folder, device or image; made, if nothing is there, as the source's volume demands.
+    pub path: &'a Path,
+    /// The folder for what is remembered.
+    pub state: &'a Path,
+    /// Where it says how far it is.
+    pub monitor: Arc<Monitor>,
+    /// Whether threads have to end.
+    pub halt: Arc<AtomicBool>,
+}
+
 /// Runs one session from the destination's side.
 pub async fn receive(
-    volume: Arc<dyn Volume>,
-    state: &Path,
-    link: Link,
-    monitor: Arc<Monitor>,
-    halt: Arc<AtomicBool>,
+    receiving: &Receiving<'_>,
+    mut link: Link,
     stop: impl Future<Output = ()>,
-) -> Result<(Received, Arc<Destination>), DriveError> {
-    let facts = volume.facts().map_err(PassError::from)?;
+) -> Result<Received, DriveError> {
+    let limit = Duration::from_millis(tranship_proto::limit::HANDSHAKE_MS_MAX);
+    let hello = match tokio::time::timeout(limit, link.control.1.recv()).await {
+        Ok(frame) => frame?.map(Message::decode),
+        Err(_) => None,
+    };
+    let Some(Ok(Message::Hello(hello))) = hello else {
+        return Err(DriveError::Left { state: "Inspecting" });
+    };
+    match destination(receiving, hello.volume.unwrap_or(VolumeKind::Tree)) {
+        Ok((destination, facts)) => {
+            let first = Message::Hello(hello);
+            let monitor = receiving.monitor.clone();
+            driver::receive(destination, greeting(&facts), first, link, monitor, stop).await
+        }
+        Err(error) => {
+            // The source hears why, too.
+            let frame = Message::Refuse(error.refusal()).encode();
+            if link.control.0.send(frame).await.is_ok() {
+                let _ = tokio::time::timeout(Duration::from_secs(2), link.control.0.finish()).await;
+            }
+            Err(error.into())
+        }
+    }
+}
+
+fn destination(receiving: &Receiving<'_>, kind: VolumeKind) -> Result<(Arc<Destination>, Facts), PassError> {
+    let volume = open_destination(receiving.path, kind)?;
+    let facts = volume.facts()?;
     let name = Destination::volume_name(&facts).to_string();
-    let store = open_store(&state.join(format!("destination-{}", &name[..32])))?;
-    let destination = Arc::new(Destination::new(volume, store, threads(), halt)?);
-    let received = driver::receive(destination.clone(), greeting(&facts), link, monitor, stop).await?;
-    Ok((received, destination))
+    let store = open_store(&receiving.state.join(format!("destination-{}", &name[..32])))?;
+    Ok((Arc::new(Destination::new(volume, store, threads(), receiving.halt.clone())?), facts))
+}
+
+/// Opens a volume that is only read: a folder as a tree, a device or a file as a block volume.
+pub fn open_source(path: &Path) -> Result<Arc<dyn Volume>, PassError> {
+    Ok(if is_folder(path)? { Arc::new(Tree::open(path)?) } else { Arc::new(Block::open_source(path)?) })
+}
+
+/// Opens a volume that is written, and makes it if nothing is there.
+fn open_destination(path: &Path, kind: VolumeKind) -> Result<Arc<dyn Volume>, PassError> {
+    match kind {
+        VolumeKind::Tree => {
+            make_folder(path)?;
+            Ok(Arc::new(Tree::open(path)?))
+        }
+        VolumeKind::Block if is_folder(path).unwrap_or(false) => Err(PassError::Refused {
+            reason: Reason::Kind,
+            detail: format!("the source is a block volume, and {} is a folder", path.display()),
+        }),
+        VolumeKind::Block => Ok(Arc::new(Block::open_destination(path)?)),
+    }
 }
 
 /// Two volumes, read in full and compared.
@@ -229,7 +283,10 @@ pub fn compare(
     let sizes = [volumes[0].facts()?, volumes[1].facts()?];
     let is_block = sizes.iter().all(|facts| facts.kind == VolumeKind::Block);
     // A destination may be larger: then what counts is the source's size, and a tail of zeros.
-    let block_bytes = is_block.then(|| sizes[0].capacity_bytes.min(sizes[1].capacity_bytes));
+    let block_bytes = match is_block {
+        true => block_bytes(&*volumes[0], &sizes[0])?.min(block_bytes(&*volumes[1], &sizes[1])?),
+        false => None,
+    };
     let store: Arc<dyn Store> = Arc::new(crate::state::memory::MemoryStore::default());
     let prove = |volume: &Arc<dyn Volume>| {
         let proving = Proving {
@@ -254,6 +311,42 @@ pub fn compare(
         differences = comparing.finish()?;
     }
     Ok(Comparison { a, b, differences })
+}
+
+/// What a comparison amounts to.
+pub fn verdict(compared: Comparison, kind: VolumeKind, mode: Fidelity, took: Duration) -> report::Verdict {
+    let Comparison { a, b, differences } = compared;
+    report::Verdict {
+        version: report::VERSION,
+        kind: report_kind(kind),
+        mode,
+        digest_a: a.canonical,
+        digest_b: b.canonical,
+        entries: a.entries,
+        bytes: a.bytes,
+        duration_seconds: took.as_secs_f64(),
+        differences_total: differences.len() as u64,
+        differences: differences
+            .into_iter()
+            .map(|gap| report::Difference { path: gap.place, what: gap.detail })
+            .collect(),
+        left_out: Vec::new(),
+    }
+}
+
+fn report_kind(kind: VolumeKind) -> report::Kind {
+    match kind {
+        VolumeKind::Tree => report::Kind::Tree,
+        VolumeKind::Block => report::Kind::Block,
+    }
+}
+
+/// The size of a block volume: of an image what it has, not what it could grow to.
+fn block_bytes(volume: &dyn Volume, facts: &Facts) -> Result<Option<u64>, PassError> {
+    match facts.kind {
+        VolumeKind::Tree => Ok(None),
+        VolumeKind::Block => Ok(Some(volume.open(&Place::root(), Access::Read)?.stat()?.size)),
+    }
 }
 
 fn greeting(facts: &Facts) -> Greeting {

@@ -269,6 +269,17 @@ pub trait Content: Send + Sync {
     fn set_meta(&self, meta: &Meta, fidelity: Fidelity) -> Result<(Stat, Vec<Gap>), VolumeError>;
 }
 
+/// Whether `path`, symbolic links in it followed, leads to a directory.
+pub fn is_folder(path: &std::path::Path) -> Result<bool, OpenError> {
+    let about = std::fs::metadata(path).map_err(|source| OpenError::Io { path: path.into(), source })?;
+    Ok(about.is_dir())
+}
+
+/// Makes a directory for a tree, and those above it, if nothing is there.
+pub fn make_folder(path: &std::path::Path) -> Result<(), OpenError> {
+    std::fs::create_dir_all(path).map_err(|source| OpenError::Io { path: path.into(), source })
+}
+
 /// The earliest change that a stat taken at `now` can be trusted to show: anything younger may be followed by another
 /// change with the same timestamp.
 pub fn trusted_before(now: Time, step: std::time::Duration) -> Time {

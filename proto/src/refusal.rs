@@ -66,6 +66,8 @@ reasons! {
     Digest = 13, "TS-D500";
     /// The state folder cannot be read or written.
     State = 14, "TS-E251";
+    /// The destination is full.
+    Full = 15, "TS-E230";
 }
 
 impl Refusal {

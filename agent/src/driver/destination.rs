@@ -29,10 +29,11 @@ pub struct Received {
     pub received_bytes: u64,
 }
 
-/// Runs a destination's session over `link` until it is done. `stop` ends it early; what was acknowledged stays.
+/// Runs a destination's session over `link`, on which `first` has come already, until it is done. `stop` ends it early; what was acknowledged stays.
 pub async fn receive(
     destination: Arc<Destination>,
     greeting: Greeting,
+    first: Message,
     link: Link,
     monitor: Arc<Monitor>,
     stop: impl Future<Output = ()>,
@@ -61,6 +62,7 @@ pub async fn receive(
         began: Instant::now(),
         shown: (0, 0),
     };
+    run.handle(Event::Received(first));
     let result = run.until_done(stop).await;
     let Run { session, mut traffic, control_out, .. } = run;
     drop(control_out);

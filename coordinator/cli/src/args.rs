@@ -93,9 +93,9 @@ pub(crate) struct SyncArgs {
     /// How much a final pass reads again for the proof [default: full]
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub(crate) verify: Option<LevelWord>,
-    /// What is carried of owners, access lists and devices
-    #[arg(long, value_enum, value_name = "MODE", default_value_t = ModeWord::Plain)]
-    pub(crate) mode: ModeWord,
+    /// What is carried of owners, access lists and devices [default: exact for root, else plain]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(crate) mode: Option<ModeWord>,
     /// A kind of thing that a final pass may leave behind; several with commas, or repeat the flag
     #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = gap_words())]
     pub(crate) accept_gap: Vec<String>,
@@ -130,9 +130,9 @@ pub(crate) struct ReceiveArgs {
     /// file
     #[arg(long, value_name = "TICKET")]
     pub(crate) connect: Option<OsString>,
-    /// Take pass after pass with the same ticket, until a final one is proven
+    /// End after one pass; otherwise the same ticket is good for pass after pass, until Ctrl-C
     #[arg(long)]
-    pub(crate) repeat: bool,
+    pub(crate) once: bool,
     #[command(flatten)]
     pub(crate) link: LinkArgs,
     #[command(flatten)]
@@ -148,9 +148,9 @@ pub(crate) struct VerifyArgs {
     /// The other
     #[arg(value_name = "B")]
     pub(crate) b: OsString,
-    /// What counts of owners, access lists and devices
-    #[arg(long, value_enum, value_name = "MODE", default_value_t = ModeWord::Plain)]
-    pub(crate) mode: ModeWord,
+    /// What counts of owners, access lists and devices [default: exact for root, else plain]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(crate) mode: Option<ModeWord>,
     /// Leave out what matches, as in a .gitignore; repeat the flag for more
     #[arg(long, value_name = "PATTERN")]
     pub(crate) exclude: Vec<String>,

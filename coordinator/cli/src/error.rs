@@ -49,12 +49,6 @@ impl RunError {
         Self::new(Exit::Failed, "TS-P109", message)
     }
 
-    /// This build lacks the part that would do it.
-    pub(crate) fn not_built(what: &'static str) -> Self {
-        Self::refused("TS-U090", format!("this build cannot {what}: the part that does it is missing"))
-            .hint("use a released build")
-    }
-
     fn new(exit: Exit, code: &'static str, message: impl Into<String>) -> Self {
         Self { exit, code, message: message.into(), hint: None, source: None }
     }

@@ -13,6 +13,7 @@ mod paint;
 mod print;
 mod progress;
 mod rate;
+mod receiver;
 mod run;
 mod signals;
 mod ticket;
@@ -36,6 +37,7 @@ use crate::progress::{Progress, Show};
 use crate::run::{Context, Stop};
 
 fn main() -> ExitCode {
+    tranship_agent::link::install_provider();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let is_wiped = ticket::wipe_arguments(&arguments);
     let typed = match Typed::try_parse_from(&arguments) {
@@ -47,6 +49,9 @@ fn main() -> ExitCode {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
     if !is_wiped {
         tracing::warn!("the ticket stays visible in the list of processes; give it as @FILE or - instead");
+    }
+    if let Command::Agent(_) = typed.command {
+        return self_test(printer).into();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -72,16 +77,26 @@ async fn execute(typed: Typed, printer: Printer) -> Result<Exit, RunError> {
             let stop = watched_stop(&global)?;
             demo::run(args.validate()?, &global, printer, stop).await
         }
-        Command::Agent(_) => {
-            run::self_test()?.iter().for_each(|line| printer.line(line));
-            Ok(Exit::Done)
-        }
+        Command::Agent(_) => unreachable!("it runs before there are threads"),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Typed::command(), "tranship", &mut script);
             io::Write::write_all(&mut io::stdout(), &script)
                 .map_err(|error| RunError::refused("TS-U002", "cannot write the script").because(error))?;
             Ok(Exit::Done)
+        }
+    }
+}
+
+fn self_test(printer: Printer) -> Exit {
+    match run::self_test() {
+        Ok(lines) => {
+            lines.iter().for_each(|line| printer.line(line));
+            Exit::Done
+        }
+        Err(error) => {
+            printer.error(&error);
+            error.exit()
         }
     }
 }

@@ -67,8 +67,8 @@ pub(crate) struct ReceiveOptions {
     pub(crate) destination: PathBuf,
     /// Where the source comes from.
     pub(crate) source: Origin,
-    /// Whether it stays for more passes, with the same ticket, until a final one is proven.
-    pub(crate) repeats: bool,
+    /// Whether it ends after one pass; otherwise it stays for more, with the same ticket.
+    pub(crate) is_once: bool,
     /// How the other side is reached.
     pub(crate) link: LinkOptions,
     /// Folder for manifests.
@@ -212,7 +212,7 @@ impl SyncArgs {
             source,
             destination,
             final_level,
-            fidelity: self.mode.into(),
+            fidelity: fidelity_of(self.mode),
             accepted_gaps: GapKind::ALL
                 .iter()
                 .copied()
@@ -243,7 +243,7 @@ impl ReceiveArgs {
         };
         let state = self.state.validate(env)?;
         refuse_inside(("the state folder", &state), ("DST", &destination))?;
-        Ok(ReceiveOptions { destination, source, repeats: self.repeat, link: self.link.validate()?, state })
+        Ok(ReceiveOptions { destination, source, is_once: self.once, link: self.link.validate()?, state })
     }
 }
 
@@ -260,7 +260,7 @@ impl VerifyArgs {
         if same_place(&a, &b) {
             return Err(RunError::usage("A and B are the same volume", "give two volumes"));
         }
-        Ok(VerifyOptions { a, b, fidelity: self.mode.into(), exclude: validate_patterns(self.exclude)? })
+        Ok(VerifyOptions { a, b, fidelity: fidelity_of(self.mode), exclude: validate_patterns(self.exclude)? })
     }
 }
 
@@ -272,6 +272,15 @@ impl DemoArgs {
                 || RunError::usage("--size is not a size between 8MiB and 16GiB", "write it as 96MiB or 1GiB"),
             )?;
         Ok(DemoOptions { size_bytes, seed: self.seed, keeps: self.keep })
+    }
+}
+
+/// What was asked for, or all that this user can carry.
+fn fidelity_of(mode: Option<ModeWord>) -> Fidelity {
+    match mode {
+        Some(mode) => mode.into(),
+        None if rustix::process::geteuid().is_root() => Fidelity::Exact,
+        None => Fidelity::Plain,
     }
 }
 

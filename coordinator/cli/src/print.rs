@@ -42,8 +42,8 @@ impl Printer {
 
     /// The ticket: the first line that a receiver prints.
     pub(crate) fn ticket(self, ticket: &str) {
-        self.line(ticket);
-        self.json(&serde_json::json!({ "ticket": ticket }));
+        // Alone on its line in every form, so that whoever reads it needs to know nothing else.
+        write_line(ticket);
     }
 
     /// A pass.

@@ -37,7 +37,6 @@ const UNITS: &[(&str, u64)] = &[
 
 impl Rate {
     /// Bytes per second.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the link, which is not connected yet"))]
     pub(crate) fn bytes_per_second(self) -> NonZeroU64 {
         self.0
     }

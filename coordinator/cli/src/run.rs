@@ -1,23 +1,39 @@
 //! Where what was typed meets the agent: one function for each command.
 //!
-//! These three are the seam: what is above them knows nothing of volumes and links, what is below nothing of flags and
+//! These are the seam: what is above them knows nothing of volumes and links, what is below nothing of flags and
 //! terminals. Each leaves the source as it was. A destination that is left by a failure or a stop is no copy, and the
 //! next pass goes on from it.
 
-use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use std::{fmt, path::Path};
 
 use tokio::sync::watch;
-use tranship_agent::monitor::Monitor;
-use tranship_agent::report::{Report, Verdict};
+use tranship_agent::confine::{self, Confinement, Grant, Network, Root};
+use tranship_agent::driver::DriveError;
+use tranship_agent::link::{self, Admission, Bandwidth, Identity, Link, LinkError, Listener, Secret};
+use tranship_agent::monitor::{Monitor, Phase};
+use tranship_agent::pass::chain;
+use tranship_agent::report::{self, Contract, Report, Verdict};
+use tranship_agent::sync::{self, Pass, Receiving};
 
 pub(crate) use crate::error::RunError;
-use crate::options::{ReceiveOptions, SyncOptions, VerifyOptions};
+use crate::options::{
+    Compression, Congestion, Destination, LinkOptions, Origin, ReceiveOptions, SyncOptions, Transport, VerifyOptions,
+};
 use crate::rate::Rate;
+use crate::receiver::Receiver;
+use crate::ticket::Ticket;
+
+/// How often a lost link is dialled again before it is given up, and how long to wait first; each wait is twice the
+/// one before.
+const REDIALS: u32 = 6;
+const REDIAL_WAIT: Duration = Duration::from_millis(500);
 
 /// What a pass is given besides its options.
-#[expect(dead_code, reason = "for the pass, which is not connected yet")]
 #[derive(Clone)]
 pub(crate) struct Context {
     /// Where it says how far it is.
@@ -35,25 +51,283 @@ pub(crate) type Announce = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Runs one pass from the source's side. Stopped, it commits nothing, and returns [`RunError::stopped`].
 pub(crate) async fn sync(options: SyncOptions, context: Context) -> Result<Report, RunError> {
-    let _ = (&options, &context);
-    Err(RunError::not_built("run a pass"))
+    let volume = sync::open_source(&options.source).map_err(|error| {
+        RunError::refused("TS-E250", format!("cannot open {}", show(&options.source))).because(error)
+    })?;
+    let pass = Pass {
+        volume,
+        state: options.state.clone(),
+        fidelity: options.fidelity,
+        accepted_gaps: options.accepted_gaps.clone(),
+        final_level: options.final_level,
+        excludes: options.exclude.clone(),
+        compression: compression(options.compression),
+    };
+    let (mut peer, receiver) = Peer::of_source(&options, &context).await?;
+    let began = Instant::now();
+    let mut tries = 0;
+    let mut report = loop {
+        let link = peer.meet(&context.stop).await?;
+        warn(&link);
+        let result = sync::send(&pass, link, context.monitor.clone(), context.stop.flag(), context.stop.wait()).await;
+        match result {
+            Ok(report) => break report,
+            Err(error) if error.is_of_link() && tries < REDIALS && !context.stop.is_set() => {
+                context.monitor.note(format!("{error}: taken up again"));
+                tokio::time::sleep(REDIAL_WAIT * 2u32.pow(tries)).await;
+                tries += 1;
+            }
+            Err(error) => return Err(failed(error, &context.stop)),
+        }
+    };
+    report.counts.reconnects = u64::from(tries);
+    report.duration_seconds = began.elapsed().as_secs_f64();
+    if let Some(receiver) = receiver {
+        receiver.finish().await?;
+    }
+    Ok(report)
 }
 
-/// Runs passes from the destination's side: one, or until a final one is proven. Returns the report of the last.
+/// Runs passes from the destination's side: pass after pass, or one. Returns the report of the last.
 pub(crate) async fn receive(options: ReceiveOptions, context: Context) -> Result<Report, RunError> {
-    let _ = (&options, &context);
-    Err(RunError::not_built("receive a pass"))
+    let mut peer = Peer::of_destination(&options, &context)?;
+    let receiving = Receiving {
+        path: &options.destination,
+        state: &options.state,
+        monitor: context.monitor.clone(),
+        halt: context.stop.flag(),
+    };
+    let mut report = Report::new(0, false, report::Kind::Tree, report::Basis::Common);
+    loop {
+        let link = tokio::select! {
+            link = peer.meet(&context.stop) => link,
+            () = context.stop.wait() => return Ok(report),
+        };
+        let link = match link {
+            Ok(link) => link,
+            Err(_) if context.stop.is_set() => return Ok(report),
+            Err(error) => return Err(error),
+        };
+        warn(&link);
+        let began = Instant::now();
+        match sync::receive(&receiving, link, context.stop.wait()).await {
+            Ok(received) => {
+                report.stage += 1;
+                report.counts.bytes_received = received.received_bytes;
+                report.duration_seconds = began.elapsed().as_secs_f64();
+                context.monitor.enter(Phase::Done, 0, 0);
+                if options.is_once {
+                    return Ok(report);
+                }
+            }
+            // A source whose link broke comes back with the same ticket.
+            Err(error) if context.stop.is_set() || (options.is_once && !error.is_of_link()) => {
+                return Err(failed(error, &context.stop));
+            }
+            Err(error) => context.monitor.note(format!("a pass ended early: {error}; waiting for the next")),
+        }
+    }
 }
 
 /// Reads both volumes and compares them.
 pub(crate) async fn verify(options: VerifyOptions, context: Context) -> Result<Verdict, RunError> {
-    let _ = (&options, &context);
-    Err(RunError::not_built("compare two volumes"))
+    let began = Instant::now();
+    let open = |path: &Path| {
+        sync::open_source(path)
+            .map_err(|error| RunError::refused("TS-E250", format!("cannot open {}", show(path))).because(error))
+    };
+    let volumes = [open(&options.a)?, open(&options.b)?];
+    let contract = Contract::all(options.fidelity);
+    context.monitor.enter(Phase::Proving, 0, 0);
+    let (exclude, halt, stop) = (options.exclude, context.stop.flag(), context.stop.clone());
+    let kinds = [volumes[0].facts(), volumes[1].facts()].map(|facts| facts.map(|facts| facts.kind));
+    let [Ok(a), Ok(b)] = kinds else {
+        return Err(RunError::refused("TS-E250", "one of the volumes cannot be looked at"));
+    };
+    if a != b {
+        return Err(RunError::refused("TS-E233", "one is a folder and the other is a block volume"));
+    }
+    let compare = move || sync::compare(volumes, contract, &exclude, &halt);
+    let compared = tokio::task::spawn_blocking(compare).await.map_err(|error| broken().because(error))?;
+    let compared = compared.map_err(|error| {
+        if stop.is_set() { RunError::stopped("the comparison was stopped") } else { broken().because(error) }
+    })?;
+    context.monitor.enter(Phase::Done, 0, 0);
+    Ok(sync::verdict(compared, a, options.fidelity, began.elapsed()))
 }
 
-/// Shows that this process's confinement holds; the lines say what was tried.
+/// Shows that an agent's confinement holds; the lines say what was tried. It has to be called before there are threads,
+/// and the process is good for nothing else afterwards.
 pub(crate) fn self_test() -> Result<Vec<String>, RunError> {
-    Err(RunError::not_built("test its confinement"))
+    let folders = tempfile::tempdir()
+        .and_then(|folder| {
+            std::fs::create_dir(folder.path().join("volume"))?;
+            std::fs::create_dir(folder.path().join("state"))?;
+            Ok(folder)
+        })
+        .map_err(|error| RunError::refused("TS-U002", "cannot make a folder for the test").because(error))?;
+    let confinement = Confinement {
+        volume: Root::Path(&folders.path().join("volume")),
+        grant: Grant::Write,
+        state: &folders.path().join("state"),
+        readable: &[],
+        network: Network::Open,
+    };
+    let applied = confinement
+        .apply()
+        .map_err(|error| RunError::failed(error.code(), "this process cannot be confined").because(error))?;
+    let attempts = confine::self_test();
+    let done = attempts.iter().filter(|attempt| !attempt.denied).count();
+    let mut lines: Vec<String> = attempts
+        .iter()
+        .map(|attempt| {
+            format!("{:8} {} ({})", if attempt.denied { "denied" } else { "DONE" }, attempt.what, attempt.by)
+        })
+        .collect();
+    lines.extend(applied.notes);
+    lines.push(format!(
+        "{} attempts, {} denied; Landlock ABI {}",
+        attempts.len(),
+        attempts.len() - done,
+        applied.landlock_abi
+    ));
+    if done > 0 {
+        return Err(RunError::failed("TS-E284", lines.join("\n")));
+    }
+    Ok(lines)
+}
+
+/// Where the other side is, or comes from.
+enum Peer {
+    Dial { ticket: link::Ticket, identity: Identity, options: link::LinkOptions, waits: bool },
+    Listen(Listener),
+}
+
+impl Peer {
+    /// The destination of a pass; for one on this machine also the process that receives it.
+    async fn of_source(options: &SyncOptions, context: &Context) -> Result<(Self, Option<Receiver>), RunError> {
+        Ok(match &options.destination {
+            Destination::Local(path) => {
+                let receiver = Receiver::start(path, &options.state).await?;
+                let ticket = receiver.ticket().clone();
+                (Self::dial(&ticket, &options.link, context)?, Some(receiver))
+            }
+            Destination::Dial(ticket) => (Self::dial(ticket, &options.link, context)?, None),
+            Destination::Listen(address) => (Self::listen(*address, &options.link, context)?, None),
+        })
+    }
+
+    fn of_destination(options: &ReceiveOptions, context: &Context) -> Result<Self, RunError> {
+        match &options.source {
+            Origin::Dial(ticket) => Self::dial(ticket, &options.link, context),
+            Origin::Listen(address) => Self::listen(*address, &options.link, context),
+        }
+    }
+
+    fn dial(ticket: &Ticket, options: &LinkOptions, context: &Context) -> Result<Self, RunError> {
+        let ticket: link::Ticket = ticket.as_str().parse().map_err(|error: link::TicketError| {
+            RunError::usage("the ticket cannot be used", "copy it again in full, as `receive` printed it")
+                .because(error)
+        })?;
+        let identity = Identity::generate().map_err(no_link)?;
+        Ok(Self::Dial { ticket, identity, options: link_options(options, context), waits: options.waits })
+    }
+
+    fn listen(address: SocketAddr, options: &LinkOptions, context: &Context) -> Result<Self, RunError> {
+        let identity = Identity::generate().map_err(no_link)?;
+        let secret = Secret::generate().map_err(no_link)?;
+        let admission = Admission::Secret(secret.clone());
+        let listener =
+            Listener::bind(&[address], &identity, admission, &link_options(options, context)).map_err(no_link)?;
+        listener.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+        let addresses = listener.local_addresses().into_iter().take(link::TICKET_ADDRESSES_MAX).collect();
+        let ticket = link::Ticket { addresses, fingerprint: identity.fingerprint(), secret };
+        (context.announce)(&ticket.to_string());
+        Ok(Self::Listen(listener))
+    }
+
+    /// A link to the other side.
+    async fn meet(&mut self, stop: &Stop) -> Result<Link, RunError> {
+        let meeting = async {
+            match self {
+                Self::Listen(listener) => listener.accept().await,
+                Self::Dial { ticket, identity, options, waits } => loop {
+                    match link::dial(&ticket.addresses, identity, ticket.admission(), options).await {
+                        Err(LinkError::Unreachable { .. }) if *waits => tokio::time::sleep(REDIAL_WAIT).await,
+                        result => return result,
+                    }
+                },
+            }
+        };
+        tokio::select! {
+            link = meeting => link.map_err(no_link),
+            () = stop.wait() => Err(RunError::stopped("stopped before the other side was reached")),
+        }
+    }
+}
+
+fn link_options(options: &LinkOptions, context: &Context) -> link::LinkOptions {
+    let bits =
+        |rate: Option<Rate>| rate.and_then(|rate| NonZeroU64::new(rate.bytes_per_second().get().saturating_mul(8)));
+    let bandwidth = Bandwidth::new(bits(options.bandwidth));
+    let (shared, mut changes) = (bandwidth.clone(), context.bandwidth.clone());
+    tokio::spawn(async move {
+        while changes.changed().await.is_ok() {
+            shared.set(bits(*changes.borrow_and_update()));
+        }
+    });
+    link::LinkOptions {
+        transport: match options.transport {
+            Transport::Auto => link::Transport::Auto,
+            Transport::Quic => link::Transport::Quic,
+            Transport::Tcp => link::Transport::Tcp,
+        },
+        connections: options.connections.unwrap_or(1),
+        congestion: match options.congestion {
+            Congestion::Auto => link::Congestion::Auto,
+            Congestion::Cubic => link::Congestion::Cubic,
+            Congestion::Wan => link::Congestion::Wan,
+        },
+        bandwidth: Some(bandwidth),
+        ..link::LinkOptions::default()
+    }
+}
+
+fn compression(compression: Compression) -> sync::Compression {
+    match compression {
+        Compression::Auto => sync::Compression::Auto,
+        Compression::None => sync::Compression::None,
+        Compression::Lz4 => sync::Compression::Lz4,
+        Compression::Zstd(level) => sync::Compression::Zstd(level),
+    }
+}
+
+fn warn(link: &Link) {
+    link.streams.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+}
+
+fn failed(error: DriveError, stop: &Stop) -> RunError {
+    if stop.is_set() {
+        return RunError::stopped("stopped: nothing is lost, the same command goes on from here");
+    }
+    let message = chain(&error);
+    if error.is_before_any_effect() {
+        RunError::refused(error.code(), message)
+    } else {
+        RunError::failed(error.code(), message)
+    }
+}
+
+fn no_link(error: LinkError) -> RunError {
+    RunError::refused(error.code(), "there is no link to the other side").because(error)
+}
+
+fn broken() -> RunError {
+    RunError::failed("TS-E250", "the volumes cannot be compared")
+}
+
+fn show(path: &Path) -> String {
+    report::printable(&path.to_string_lossy())
 }
 
 /// A request to end, which is never taken back. Threads look at the flag, tasks wait.
@@ -81,7 +355,6 @@ impl Stop {
     }
 
     /// For threads: true once it was asked.
-    #[expect(dead_code, reason = "for scans, which are not connected yet")]
     pub(crate) fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.flag)
     }

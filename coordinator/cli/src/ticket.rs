@@ -82,7 +82,6 @@ impl Ticket {
     }
 
     /// The text, for the agent.
-    #[expect(dead_code, reason = "for the link, which is not connected yet")]
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
