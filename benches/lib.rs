@@ -1,1 +1,1 @@
-//! What it costs.
+//! What it costs: micro-benchmarks (`frame`), and comparisons with peers (`compare`) that print ratios.

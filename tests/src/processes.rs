@@ -144,15 +144,19 @@ impl Running {
         self.stop()
     }
 
+    /// Whether it ends in time.
+    pub fn ends(&self, within: Duration) -> bool {
+        let handle = pidfd_open(self.pid(), PidfdFlags::empty()).expect("it was not waited for");
+        let timeout = Timespec::try_from(within).expect("a short time");
+        poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&timeout)).expect("polled") > 0
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
     /// When it does not end in time; then it is killed.
     pub fn finish(mut self, within: Duration) -> Outcome {
-        let handle = pidfd_open(self.pid(), PidfdFlags::empty()).expect("it was not waited for");
-        let timeout = Timespec::try_from(within).expect("a short time");
-        let ended = poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&timeout)).expect("polled");
-        assert!(ended > 0, "not finished within {within:?}: {:#?}", self.stop());
+        assert!(self.ends(within), "not finished within {within:?}: {:#?}", self.stop());
         self.collect()
     }
 

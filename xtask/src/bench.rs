@@ -8,7 +8,7 @@ use clap::Subcommand;
 /// What to measure.
 #[derive(Subcommand)]
 pub(crate) enum Bench {
-    /// Runs us and our peers side by side and prints the ratios; `-- --help` lists the workloads.
+    /// Runs us and our peers side by side and prints the ratios; `--help` lists the workloads.
     #[command(disable_help_flag = true)]
     Compare {
         /// Handed on: workloads such as `W2`, `--runs N`, `--scale small|full`.
@@ -51,6 +51,27 @@ fn cargo(root: &Path, step: &[&str], arguments: &[String]) -> bool {
         Err(error) => {
             eprintln!("cannot start cargo: {error}");
             false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(subcommand)]
+        bench: Bench,
+    }
+
+    #[test]
+    fn what_follows_is_handed_on() {
+        for rest in [&[][..], &["W2", "W6", "--runs", "5"], &["--scale", "small", "W1"], &["--help"]] {
+            let line = Line::try_parse_from([&["bench", "compare"], rest].concat());
+            let Ok(Line { bench: Bench::Compare { arguments } }) = line else { panic!("{rest:?} is not handed on") };
+            assert_eq!(arguments, rest);
         }
     }
 }

@@ -1,0 +1,87 @@
+//! What is copied: the same bytes for everybody, from a seed.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use tranship_tests::random::Random;
+
+const BLOCK_BYTES: u64 = 4 << 10;
+
+/// A file that does not compress.
+pub(crate) fn make_random_file(path: &Path, bytes: u64, seed: u64) -> io::Result<()> {
+    let mut random = Random::new(seed);
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut block = vec![0; BLOCK_BYTES as usize];
+    for _ in 0..bytes / BLOCK_BYTES {
+        random.fill(&mut block);
+        file.write_all(&block)?;
+    }
+    file.into_inner()?.sync_all()
+}
+
+/// Rewrites one in a hundred blocks where it is.
+pub(crate) fn rewrite_blocks(path: &Path, seed: u64) -> io::Result<()> {
+    let mut random = Random::new(seed);
+    let file = File::options().write(true).open(path)?;
+    let blocks = file.metadata()?.len() / BLOCK_BYTES;
+    for _ in 0..blocks / 100 {
+        let at = random.below(blocks) * BLOCK_BYTES;
+        file.write_all_at(&random.bytes(BLOCK_BYTES as usize), at)?;
+    }
+    file.sync_all()
+}
+
+/// Files of 1 to 16 KiB, a hundred in each folder; returns their bytes.
+pub(crate) fn make_small_files(root: &Path, files: u64, seed: u64) -> io::Result<u64> {
+    let mut random = Random::new(seed);
+    let mut total = 0;
+    for number in 0..files {
+        let folder = root.join(format!("folder-{:04}", number / 100));
+        if number % 100 == 0 {
+            fs::create_dir_all(&folder)?;
+        }
+        let size = (1 << 10) + random.below(15 << 10);
+        fs::write(folder.join(format!("file-{number:06}")), random.bytes(size as usize))?;
+        total += size;
+    }
+    Ok(total)
+}
+
+/// Whether two files hold the same bytes.
+pub(crate) fn is_same_file(left: &Path, right: &Path) -> io::Result<bool> {
+    let (mut left, mut right) = (BufReader::new(File::open(left)?), BufReader::new(File::open(right)?));
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    loop {
+        for (file, buffer) in [(&mut left, &mut a), (&mut right, &mut b)] {
+            buffer.clear();
+            file.by_ref().take(1 << 20).read_to_end(buffer)?;
+        }
+        if a != b {
+            return Ok(false);
+        }
+        if a.is_empty() {
+            return Ok(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_block_in_a_hundred_changes_at_most() {
+        let folder = tempfile::tempdir().expect("made");
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        make_random_file(&one, 2 << 20, 1).expect("made");
+        make_random_file(&other, 2 << 20, 1).expect("made");
+        assert!(is_same_file(&one, &other).expect("read"));
+        rewrite_blocks(&other, 2).expect("written");
+        assert!(!is_same_file(&one, &other).expect("read"));
+        let (one, other) = (fs::read(one).expect("read"), fs::read(other).expect("read"));
+        let changed = one.chunks(4096).zip(other.chunks(4096)).filter(|(a, b)| a != b).count();
+        assert!((1..=5).contains(&changed), "{changed}");
+    }
+}
