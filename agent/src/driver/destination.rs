@@ -121,6 +121,7 @@ impl Run {
     }
 
     fn handle(&mut self, event: Event) {
+        tracing::trace!(?event, state = self.session.state(), "handling");
         self.session.handle_event(event, self.began.elapsed());
     }
 

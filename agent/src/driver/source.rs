@@ -141,6 +141,7 @@ impl Run {
     fn work_off(&mut self) {
         loop {
             while let Some(action) = self.session.poll_action() {
+                tracing::trace!(?action, state = self.session.state(), "doing");
                 match action {
                     Action::Scan | Action::Read | Action::Prove(_) => self.lanes.beside(action),
                     action => self.lanes.in_order(action),
@@ -150,6 +151,7 @@ impl Run {
                 break;
             }
             let Some((channel, message)) = self.session.poll_transmit() else { break };
+            tracing::trace!(message = message.name(), ?channel, state = self.session.state(), "saying");
             let queue = self.outgoing.entry(channel).or_insert_with(|| self.traffic.send_to_new(self.streams.clone()));
             if let Err(error) = queue.try_send(message) {
                 let queue = queue.clone();

@@ -181,7 +181,8 @@ fn log(global: &Global) {
         _ if global.quiet => "error",
         0 => "warn",
         1 => "info",
-        _ => "debug",
+        2 => "debug",
+        _ => "trace",
     };
     let builder = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(level);
     match global.output {

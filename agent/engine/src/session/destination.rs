@@ -160,7 +160,7 @@ pub struct DestinationSession {
     in_flight_bytes: usize,
     packs_done: u64,
     contents_done: u64,
-    has_touched: bool,
+    finish: Option<Finish>,
     unflushed: Unflushed,
     acknowledged: Ack,
     committed: Option<Token>,
@@ -228,7 +228,7 @@ impl DestinationSession {
             in_flight_bytes: 0,
             packs_done: 0,
             contents_done: 0,
-            has_touched: false,
+            finish: None,
             unflushed: Unflushed::default(),
             acknowledged: Ack::default(),
             committed: None,
@@ -437,7 +437,7 @@ impl DestinationSession {
     /// Does everything whose turn has come.
     fn proceed(&mut self, now: Duration) -> Result<(), Refusal> {
         if self.state == State::Receiving {
-            while self.take_control(now)? {}
+            while self.take_control()? {}
             while self.is_data_open
                 && let Some(message) = self.data.pop_front()
             {
@@ -458,7 +458,7 @@ impl DestinationSession {
     }
 
     /// Takes the next control message if everything before it is done.
-    fn take_control(&mut self, now: Duration) -> Result<bool, Refusal> {
+    fn take_control(&mut self) -> Result<bool, Refusal> {
         let is_structure_running = self.jobs.values().any(|running| running.what == What::Ops);
         let may_take = match self.control.front() {
             None => false,
@@ -467,7 +467,7 @@ impl DestinationSession {
             Some(Message::Barrier(Barrier { packs, contents })) => {
                 !is_structure_running && self.packs_done >= *packs && self.contents_done >= *contents
             }
-            Some(_) => self.jobs.is_empty() && self.data.is_empty(),
+            Some(_) => self.jobs.is_empty() && self.data.is_empty() && !self.intents.is_recording,
         };
         if !may_take {
             return Ok(false);
@@ -484,7 +484,7 @@ impl DestinationSession {
                 }
                 self.is_data_open = true;
             }
-            Message::Finish(finish) => self.finish(finish, now)?,
+            Message::Finish(finish) => self.finish(finish)?,
             message => return Err(out_of_turn(message.name(), self.state())),
         }
         Ok(true)
@@ -494,7 +494,6 @@ impl DestinationSession {
         if plan.touches_everything && !self.intents.covers_everything {
             self.intents.covers_everything = true;
             self.intents.is_recording = true;
-            self.has_touched = true;
             self.actions.push_back(Action::Intend(vec![Touch::Everything]));
         }
         Ok(())
@@ -574,7 +573,6 @@ impl DestinationSession {
     fn start(&mut self, what: What, bytes: usize, touches: Vec<Touch>, job: Job) {
         let id = self.next_job;
         self.next_job += 1;
-        self.has_touched = true;
         self.jobs.insert(id, Running { bytes, what });
         self.intents.waiting.push((touches, id, job));
     }
@@ -644,25 +642,25 @@ impl DestinationSession {
         self.transmits.push_back(Message::Ack(covered));
     }
 
-    fn finish(&mut self, finish: Finish, _now: Duration) -> Result<(), Refusal> {
+    fn finish(&mut self, finish: Finish) -> Result<(), Refusal> {
         if !self.contents.is_empty() {
             return Err(Refusal::new(Reason::Protocol, "the pass ends with contents that are not closed"));
         }
         self.state = State::Committing;
-        self.control.push_back(Message::Finish(finish));
+        self.finish = Some(finish);
         Ok(())
     }
 
     /// Commits after everything that was applied is durable and recorded.
     fn commit_when_flushed(&mut self) {
-        let Some(&Message::Finish(finish)) = self.control.front() else { return };
+        let Some(finish) = self.finish else { return };
         if self.unflushed.checkpoint.is_some() {
             return;
         }
         if self.unflushed.since.is_some() {
             return self.checkpoint();
         }
-        self.control.pop_front();
+        self.finish = None;
         self.actions.push_back(Action::Commit(finish));
     }
 
