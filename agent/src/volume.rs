@@ -5,6 +5,8 @@
 //!
 //! The trait has three homes: `tree` and `block` for the real thing, and a volume in memory for the simulation.
 
+pub mod memory;
+
 use std::io;
 use std::sync::atomic::AtomicBool;
 
