@@ -18,6 +18,8 @@ pub mod temporary;
 pub mod tree;
 mod walk;
 
+pub mod memory;
+
 use std::io;
 use std::sync::atomic::AtomicBool;
 
