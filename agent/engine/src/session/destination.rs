@@ -153,6 +153,8 @@ pub struct DestinationSession {
     /// Data that came before there was room made for it.
     data: VecDeque<Message>,
     is_data_open: bool,
+    /// What the source ended the pass with, until it is committed.
+    finish: Option<Finish>,
     contents: HashMap<ContentId, Content>,
     intents: Intents,
     jobs: HashMap<JobId, Running>,
@@ -221,6 +223,7 @@ impl DestinationSession {
             control: VecDeque::new(),
             data: VecDeque::new(),
             is_data_open: false,
+            finish: None,
             contents: HashMap::new(),
             intents: Intents::default(),
             jobs: HashMap::new(),
@@ -437,7 +440,7 @@ impl DestinationSession {
     /// Does everything whose turn has come.
     fn proceed(&mut self, now: Duration) -> Result<(), Refusal> {
         if self.state == State::Receiving {
-            while self.take_control(now)? {}
+            while self.take_control()? {}
             while self.is_data_open
                 && let Some(message) = self.data.pop_front()
             {
@@ -458,7 +461,7 @@ impl DestinationSession {
     }
 
     /// Takes the next control message if everything before it is done.
-    fn take_control(&mut self, now: Duration) -> Result<bool, Refusal> {
+    fn take_control(&mut self) -> Result<bool, Refusal> {
         let is_structure_running = self.jobs.values().any(|running| running.what == What::Ops);
         let may_take = match self.control.front() {
             None => false,
@@ -467,7 +470,8 @@ impl DestinationSession {
             Some(Message::Barrier(Barrier { packs, contents })) => {
                 !is_structure_running && self.packs_done >= *packs && self.contents_done >= *contents
             }
-            Some(_) => self.jobs.is_empty() && self.data.is_empty(),
+            // A record of intents may be under way although nothing came of it.
+            Some(_) => self.jobs.is_empty() && self.data.is_empty() && !self.intents.is_recording,
         };
         if !may_take {
             return Ok(false);
@@ -484,10 +488,10 @@ impl DestinationSession {
                 }
                 self.is_data_open = true;
             }
-            Message::Finish(finish) => self.finish(finish, now)?,
+            Message::Finish(finish) => self.finish(finish)?,
             message => return Err(out_of_turn(message.name(), self.state())),
         }
-        Ok(true)
+        Ok(self.state == State::Receiving)
     }
 
     fn take_plan(&mut self, plan: &Plan) -> Result<(), Refusal> {
@@ -644,26 +648,26 @@ impl DestinationSession {
         self.transmits.push_back(Message::Ack(covered));
     }
 
-    fn finish(&mut self, finish: Finish, _now: Duration) -> Result<(), Refusal> {
+    fn finish(&mut self, finish: Finish) -> Result<(), Refusal> {
         if !self.contents.is_empty() {
             return Err(Refusal::new(Reason::Protocol, "the pass ends with contents that are not closed"));
         }
         self.state = State::Committing;
-        self.control.push_back(Message::Finish(finish));
+        self.finish = Some(finish);
         Ok(())
     }
 
     /// Commits after everything that was applied is durable and recorded.
     fn commit_when_flushed(&mut self) {
-        let Some(&Message::Finish(finish)) = self.control.front() else { return };
         if self.unflushed.checkpoint.is_some() {
             return;
         }
         if self.unflushed.since.is_some() {
             return self.checkpoint();
         }
-        self.control.pop_front();
-        self.actions.push_back(Action::Commit(finish));
+        if let Some(finish) = self.finish.take() {
+            self.actions.push_back(Action::Commit(finish));
+        }
     }
 
     fn fail(&mut self, refusal: Refusal, is_from_peer: bool) {
