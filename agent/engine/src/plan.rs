@@ -243,6 +243,11 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_times_is_always_a_candidate() {
+        assert_eq!(names(&[scanned("a", 0)], &[entry("a", 0)], None), ["a"]);
+    }
+
+    #[test]
     fn what_is_in_doubt_is_a_candidate_although_nothing_moved() {
         let scan = [scanned("a", 1), scanned("b", 1), scanned("c", 1)];
         let mut known = [entry("a", 1), entry("b", 1), entry("c", 1)];

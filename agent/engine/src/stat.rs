@@ -31,9 +31,10 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// Whether `other` can be the same object in the same state: nothing that the kernel maintains has moved.
+    /// Whether `other` can be the same object in the same state: nothing that the kernel maintains has moved. A device
+    /// has no times, and so nothing tells whether it changed.
     pub fn is_unchanged_since(&self, other: &Stat) -> bool {
-        self == other
+        self == other && self.ctime != Time::default()
     }
 
     /// Whether both are the same inode, whatever happened to it since.

@@ -268,7 +268,9 @@ impl Destination {
         let is_drift = |known: &Entry| {
             pass.begin.is_final && !history.is_interrupted && known.stat.is_some_and(|known| known != stat)
         };
-        let known = known.filter(|known| known.map.is_some() && known.size == size && !history.everything);
+        // What a proof found different is named by its place, which is all of it.
+        let is_doubted = history.everything || !history.places.is_empty();
+        let known = known.filter(|known| known.map.is_some() && known.size == size && !is_doubted);
         let entry = match known {
             Some(known) if !is_drift(&known) => self.reread_pieces(pass, &*content, known, stat, &doubts)?,
             known => {

@@ -55,6 +55,17 @@ impl MemoryVolume {
         seen
     }
 
+    /// One object; its only name, if `is_alone`.
+    pub fn seen_at(&self, place: &Place, access: Access) -> Option<(Seen, bool)> {
+        let inode = self.lock().names.get(place)?.clone();
+        let state = inode.lock();
+        let is_alone = state.links == 1;
+        let bytes = if access == Access::ReadDevice { state.data.on_device() } else { state.data.cache.clone() };
+        drop(state);
+        let (target, meta) = (inode.target.clone(), Some(inode.meta(Fidelity::Exact)));
+        Some((Seen { kind: inode.kind, meta, target, device: inode.device, bytes, leader: None }, is_alone))
+    }
+
     /// All places with what is there.
     pub fn places(&self) -> Vec<(Place, Kind, u64)> {
         self.lock().names.iter().map(|(place, inode)| (place.clone(), inode.kind, inode.stat().size)).collect()

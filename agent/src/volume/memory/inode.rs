@@ -252,7 +252,9 @@ impl Data {
             self.device.resize(to, 0);
         }
         let kept = to.min(self.cache.len()).max(from);
-        self.device[from..kept].copy_from_slice(&self.cache[from..kept]);
+        if kept > from {
+            self.device[from..kept].copy_from_slice(&self.cache[from..kept]);
+        }
         self.device[kept..to].fill(0);
     }
 
