@@ -17,6 +17,7 @@ use tranship_proto::message::{Fidelity, Gap, GapKind, VolumeKind};
 use super::beneath::{OpenError, Root};
 use super::bytes::{Bytes, Cache, Direct, SPARING_BYTES_MIN};
 use super::durable::Durable;
+use super::file::File;
 use super::meta::Object;
 use super::remove::remove;
 use super::seen::Seen;
@@ -264,7 +265,7 @@ impl Volume for Tree {
             Access::Create => self.create_file(place)?,
             Access::Read | Access::ReadDevice | Access::Write => self.open_file(place, access)?,
         };
-        Ok(Box::new(File(bytes)))
+        Ok(Box::new(File::new(bytes)))
     }
 
     fn put(
@@ -472,45 +473,6 @@ impl Drop for Beside {
     }
 }
 
-/// An open regular file.
-#[derive(Debug)]
-struct File(Bytes);
-
-impl Content for File {
-    fn stat(&self) -> Result<Stat, VolumeError> {
-        Ok(Seen::of(self.0.fd()).map_err(self.0.failed("stat"))?.stat)
-    }
-
-    fn look(&self, fidelity: Fidelity) -> Result<Look, VolumeError> {
-        let read = Object::open(self.0.fd()).read(self.0.place(), fidelity)?;
-        Ok(Look { stat: read.stat, meta: read.meta, target: None, gaps: read.gaps })
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, VolumeError> {
-        self.0.read_at(buffer, offset)
-    }
-
-    fn next_data(&self, offset: u64) -> Result<Option<(u64, u64)>, VolumeError> {
-        self.0.next_data(offset, self.stat()?.size)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), VolumeError> {
-        self.0.write_at(bytes, offset)
-    }
-
-    fn zero_at(&self, offset: u64, bytes: u64) -> Result<(), VolumeError> {
-        self.0.zero_in_file(offset, bytes, self.stat()?.size)
-    }
-
-    fn set_size(&self, bytes: u64) -> Result<(), VolumeError> {
-        rustix::fs::ftruncate(self.0.fd(), bytes).map_err(self.0.failed("set size of"))
-    }
-
-    fn set_meta(&self, meta: &Meta, fidelity: Fidelity) -> Result<(Stat, Vec<Gap>), VolumeError> {
-        Object::open(self.0.fd()).set(self.0.place(), meta, fidelity)
-    }
-}
-
 fn expect_kind(place: &Place, expected: Kind, found: Kind) -> Result<(), VolumeError> {
     if expected == found {
         return Ok(());
@@ -525,4 +487,48 @@ fn time_step(file_system: u64, root: &Stat) -> Duration {
     const REMOTE: [u64; 6] = [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x6573_5546, 0x00c3_6400, 0x0102_1997];
     let has_whole_seconds = root.mtime.nanos == 0 && root.ctime.nanos == 0;
     if REMOTE.contains(&file_system) || has_whole_seconds { COARSE_TIME_STEP } else { TIME_STEP }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(path: &str) -> Place {
+        Place::from_bytes(path.replace('/', "\0").into_bytes()).unwrap()
+    }
+
+    fn check_puts(tree: &Tree, folder: &Path) {
+        let meta = Meta { mode: 0o604, ..Meta::default() };
+        for content in ["new", "replaced"] {
+            let (stat, _) = tree.put(&place("x"), content.as_bytes(), &meta, Fidelity::Plain).unwrap();
+            assert_eq!((stat.mode, stat.links), (0o604, 1));
+            assert_eq!(std::fs::read_to_string(folder.join("x")).unwrap(), content);
+        }
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn files_arrive_whole_where_none_can_be_without_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = Tree::open(folder.path()).unwrap();
+        tree.has_nameless.store(false, Ordering::Relaxed);
+        check_puts(&tree, folder.path());
+    }
+
+    #[test]
+    fn without_proc_what_cannot_be_seen_or_set_is_a_gap() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tree = Tree::open(folder.path()).unwrap();
+        tree.root.hide_proc();
+        tree.has_nameless.store(false, Ordering::Relaxed);
+        check_puts(&tree, folder.path());
+        let look = tree.look(&place("x"), Fidelity::Plain).unwrap();
+        assert_eq!(look.gaps.iter().map(|gap| gap.what).collect::<Vec<_>>(), [GapKind::Unreadable]);
+        let meta = Meta { mode: 0o777, ..look.meta };
+        let (stat, gaps) = tree.set_meta(&place("x"), Kind::File, &meta, Fidelity::Plain).unwrap();
+        assert_eq!((stat.mode, gaps.iter().map(|gap| gap.what).collect()), (0o604, vec![GapKind::Mode]));
+        let content = tree.open(&place("x"), Access::Read).unwrap();
+        assert_eq!(content.look(Fidelity::Plain).unwrap().gaps, []);
+        assert_eq!(content.read_at(&mut [0; 99], 0).unwrap(), 8);
+    }
 }

@@ -87,6 +87,8 @@ struct Frame {
     listing: Option<Listing>,
     /// The name that the walk went into, kept when the listing is given up.
     last: Box<[u8]>,
+    /// Whether it was read again, so that what was read ahead of it may not be met any more.
+    is_again: bool,
 }
 
 impl Walk<'_> {
@@ -95,12 +97,12 @@ impl Walk<'_> {
         let mut here = Place::root();
         visit(Walked { place: here.clone(), stat: self.top.stat })?;
         let mut frames = vec![Frame { listing: self.list(&here, &mut left_out)?, ..Frame::default() }];
-        let mut retained_bytes = 0;
+        let mut retained_bytes = frames[0].listing.as_ref().map_or(0, Listing::bytes);
         self.want(&here, &mut frames, true);
         while let Some(frame) = frames.last_mut() {
             self.check_stop()?;
             if frame.listing.is_none() {
-                frame.listing = self.list_after(&here, &frame.last)?;
+                (frame.listing, frame.is_again) = (self.list_after(&here, &frame.last)?, true);
                 retained_bytes += frame.listing.as_ref().map_or(0, Listing::bytes);
             }
             let listing = frame.listing.get_or_insert_default();
@@ -110,6 +112,9 @@ impl Walk<'_> {
                     self.want(&here, &mut frames, true);
                 } else {
                     let frame = frames.pop().expect("it was there");
+                    if frame.is_again {
+                        self.ahead.lock().forget(&here);
+                    }
                     retained_bytes = retained_bytes.saturating_sub(frame.listing.as_ref().map_or(0, Listing::bytes));
                     here = here.split().map(|(parent, _)| parent).unwrap_or_default();
                     self.want(&here, &mut frames, false);
@@ -236,7 +241,7 @@ impl Walk<'_> {
             }
             let Some((name, seen)) = listing.next_upcoming_directory() else { break };
             let Ok(place) = join(here, name) else { break };
-            if self.reason_to_leave_out(&place, seen).is_none() {
+            if !state.done.contains_key(&place) && self.reason_to_leave_out(&place, seen).is_none() {
                 state.wanted.insert(place);
             }
             if state.wanted.len() > limit {
@@ -290,8 +295,11 @@ impl Walk<'_> {
         drop(state);
         let listing = self.read(&place);
         let mut state = self.ahead.lock();
-        state.ahead_bytes += listing.as_ref().map_or(0, Listing::bytes);
-        state.done.insert(place, Some(listing));
+        let bytes = listing.as_ref().map_or(0, Listing::bytes);
+        if let Some(done) = state.done.get_mut(&place) {
+            *done = Some(listing);
+            state.ahead_bytes += bytes;
+        }
         state
     }
 }
@@ -331,6 +339,14 @@ impl State {
     /// What to read ahead next, if there is room for it.
     fn next(&mut self, walk: &Walk<'_>) -> Option<Place> {
         if self.ahead_bytes < walk.limits.ahead_bytes { self.wanted.pop_first() } else { None }
+    }
+
+    /// Gives up what was read ahead in a directory.
+    fn forget(&mut self, place: &Place) {
+        self.wanted.retain(|wanted| !wanted.is_within(place));
+        for (_, listing) in self.done.extract_if(|done, _| done.is_within(place)) {
+            self.ahead_bytes -= listing.and_then(Result::ok).map_or(0, |listing| listing.bytes());
+        }
     }
 
     fn wake_readers(&self, walk: &Walk<'_>) {

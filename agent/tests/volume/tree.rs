@@ -503,6 +503,32 @@ fn reading_changes_no_access_time() {
 }
 
 #[test]
+fn large_reads_leave_the_page_cache_as_it_was() {
+    if !can(&["mkfs.ext4", "fincore"]) {
+        return;
+    }
+    let mount = Mount::new("ext4", 64 << 20);
+    let path = mount.join("f");
+    std::fs::write(&path, vec![3; 16 << 20]).unwrap();
+    let tree = mount.tree();
+    tree.flush().unwrap();
+    let file = std::fs::File::open(&path).unwrap();
+    let cached = || run("fincore", &["--bytes", "--noheadings", "--output", "RES", path.to_str().unwrap()]);
+    let read = || {
+        let content = tree.open(&place("f"), Access::Read).unwrap();
+        let mut buffer = vec![0; 1 << 20];
+        (0..16).for_each(|at| assert_eq!(content.read_at(&mut buffer, at << 20).unwrap(), 1 << 20));
+        assert!(buffer.iter().all(|&byte| byte == 3));
+    };
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    read();
+    assert_eq!(cached(), "0");
+    std::io::copy(&mut &file, &mut std::io::sink()).unwrap();
+    read();
+    assert_eq!(cached(), (16 << 20).to_string(), "what an application reads stays");
+}
+
+#[test]
 fn what_the_device_holds_is_read_past_the_cache() {
     if !can(&["mkfs.ext4", "losetup"]) {
         return;
