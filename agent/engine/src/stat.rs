@@ -31,9 +31,15 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// Whether `other` can be the same object in the same state: nothing that the kernel maintains has moved.
+    /// Whether `other` can be the same object in the same state: nothing that the kernel maintains has moved, and
+    /// there is something that a write would have moved.
     pub fn is_unchanged_since(&self, other: &Stat) -> bool {
-        self == other
+        self == other && !self.is_without_times()
+    }
+
+    /// Whether this is a device that stands for a volume: nobody keeps times for what is written to it.
+    fn is_without_times(&self) -> bool {
+        self.kind == Kind::Block && self.mtime == Time::default() && self.ctime == Time::default()
     }
 
     /// Whether both are the same inode, whatever happened to it since.
@@ -71,5 +77,24 @@ impl Stat {
             links: r.u64("links")?,
             device: r.u64("device")?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat(kind: Kind, time: Time) -> Stat {
+        let (mode, uid, gid, size, inode, links, device) = (0, 0, 0, 1 << 20, 0, 1, 0);
+        Stat { kind, mode, uid, gid, size, mtime: time, ctime: time, btime: None, inode, links, device }
+    }
+
+    #[test]
+    fn a_stat_without_times_never_tells_that_nothing_changed() {
+        let device = stat(Kind::Block, Time::default());
+        assert!(!device.is_unchanged_since(&device));
+        for same in [stat(Kind::Block, Time { seconds: 1, nanos: 0 }), stat(Kind::File, Time::default())] {
+            assert!(same.is_unchanged_since(&same));
+        }
     }
 }
