@@ -74,3 +74,22 @@ impl Stat {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat(kind: Kind, time: Time) -> Stat {
+        let (mode, uid, gid, size, inode, links, device) = (0, 0, 0, 1 << 20, 0, 1, 0);
+        Stat { kind, mode, uid, gid, size, mtime: time, ctime: time, btime: None, inode, links, device }
+    }
+
+    #[test]
+    fn a_stat_without_times_never_tells_that_nothing_changed() {
+        let device = stat(Kind::Block, Time::default());
+        assert!(!device.is_unchanged_since(&device));
+        for same in [stat(Kind::Block, Time { seconds: 1, nanos: 0 }), stat(Kind::File, Time::default())] {
+            assert!(same.is_unchanged_since(&same));
+        }
+    }
+}
