@@ -31,10 +31,15 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// Whether `other` can be the same object in the same state: nothing that the kernel maintains has moved. A device
-    /// has no times, and so nothing tells whether it changed.
+    /// Whether `other` can be the same object in the same state: nothing that the kernel maintains has moved, and
+    /// there is something that a write would have moved.
     pub fn is_unchanged_since(&self, other: &Stat) -> bool {
-        self == other && self.ctime != Time::default()
+        self == other && !self.is_without_times()
+    }
+
+    /// Whether this is a device that stands for a volume: nobody keeps times for what is written to it.
+    fn is_without_times(&self) -> bool {
+        self.kind == Kind::Block && self.mtime == Time::default() && self.ctime == Time::default()
     }
 
     /// Whether both are the same inode, whatever happened to it since.

@@ -154,7 +154,6 @@ pub struct DestinationSession {
     data: VecDeque<Message>,
     is_data_open: bool,
     /// What the source ended the pass with, until it is committed.
-    finish: Option<Finish>,
     contents: HashMap<ContentId, Content>,
     intents: Intents,
     jobs: HashMap<JobId, Running>,
@@ -223,7 +222,6 @@ impl DestinationSession {
             control: VecDeque::new(),
             data: VecDeque::new(),
             is_data_open: false,
-            finish: None,
             contents: HashMap::new(),
             intents: Intents::default(),
             jobs: HashMap::new(),
