@@ -97,6 +97,9 @@ impl Destination {
         if is_clean && !pass.begin.is_final {
             return Ok(Survey { basis: manifest, told: nothing.peekable(), pieces: None });
         }
+        // What an earlier session left in caches becomes durable before it counts as held, and is read from the device:
+        // after a write-back that failed, the cache still shows what the device never got.
+        self.volume.flush()?;
         let mut basis = write_list::<Entry>(&*self.store, "basis.tmp")?;
         let mut told = write_list::<Change>(&*self.store, "told.tmp")?;
         let tells_all = choice == BasisChoice::Survey;
@@ -275,7 +278,7 @@ impl Destination {
         };
         entry.meta = Some(digest::meta(contract, kind, &look.meta, look.target.as_deref(), look.stat.device));
         if entry.has_own_content() {
-            let content = self.volume.open(&scanned.place, Access::Read)?;
+            let content = self.volume.open(&scanned.place, Access::ReadDevice)?;
             let size = scanned.stat.size;
             let map = (size > PACKED_FILE_BYTES_MAX as u64).then(|| pass.map.reserve(size));
             let into = map.map(|start| (&pass.map, start));
@@ -297,7 +300,7 @@ impl Destination {
         basis: &mut Writing<Entry>,
         told: &mut Writing<Change>,
     ) -> Result<(), PassError> {
-        let content = self.volume.open(&Place::root(), Access::Read)?;
+        let content = self.volume.open(&Place::root(), Access::ReadDevice)?;
         let stat = content.stat()?;
         let size = stat.size.min(pass.begin.block_bytes.unwrap_or(stat.size));
         let known = read_entries(&*self.store, head.token.map(manifest_name).as_deref())?.next().transpose()?;
