@@ -22,7 +22,9 @@ use tranship_engine::stat::Stat;
 use tranship_proto::Place;
 use tranship_proto::entry::{Kind, Time};
 use tranship_proto::id::{Digest, Token};
-use tranship_proto::message::{Basis, BasisChoice, Challenge, Contract, Gap, Listed, Proof, SurveyItem};
+use tranship_proto::message::{
+    Basis, BasisChoice, Challenge, Contract, Fidelity, Gap, GapKind, Listed, Proof, SurveyItem,
+};
 
 use crate::pass::{Changes, Clock, Counters, PassError, Scan};
 use crate::prove::{Comparing, Proving};
@@ -266,6 +268,9 @@ impl Source {
         let mut list = write_list::<Candidate>(store, "candidates.tmp")?;
         for candidate in candidates(scan.entries(store)?, known()?, held) {
             let candidate = candidate?;
+            if self.is_outside(&candidate) {
+                continue;
+            }
             if let Some(found) = &candidate.found {
                 planned.candidates += 1;
                 if found.stat.kind.has_content() && found.leader.is_none() {
@@ -286,6 +291,28 @@ impl Source {
         inner.structure = Some(Structure::new(state.store.clone())?);
         *lock(&self.reading) = Some(Reading::new(store)?);
         Ok(planned)
+    }
+
+    /// Whether the mode does not carry this object, and nothing stands in its place at the destination: a gap that
+    /// gives nothing to do.
+    fn is_outside(&self, candidate: &Candidate) -> bool {
+        let Some(found) = candidate.found.as_ref().filter(|_| candidate.held.is_none()) else { return false };
+        let Some(gap) = self.gap_of(&candidate.place, found.stat.kind) else { return false };
+        lock(&self.gaps).push(gap);
+        true
+    }
+
+    /// What an object of this kind is if the mode does not carry it.
+    fn gap_of(&self, place: &Place, kind: Kind) -> Option<Gap> {
+        let (what, detail) = match kind {
+            // A socket is a name that a running program listens on; it makes its own again.
+            Kind::Socket => (GapKind::Socket, "not made"),
+            Kind::CharDevice | Kind::BlockDevice if self.settings.contract.fidelity < Fidelity::Exact => {
+                (GapKind::Device, "needs mode exact")
+            }
+            _ => return None,
+        };
+        Some(Gap { place: place.clone(), what, detail: detail.to_owned() })
     }
 
     /// What was left out of the scan.
@@ -445,7 +472,7 @@ impl Source {
             VolumeError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 lock(&self.gaps).push(Gap {
                     place: candidate.place.clone(),
-                    what: tranship_proto::message::GapKind::Unreadable,
+                    what: GapKind::Unreadable,
                     detail: "permission denied".to_owned(),
                 });
             }

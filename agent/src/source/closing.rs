@@ -5,7 +5,7 @@ use std::iter::Peekable;
 use tranship_engine::entry::{Change, Entry};
 use tranship_engine::plan::Candidate;
 use tranship_proto::entry::Kind;
-use tranship_proto::message::{Gap, GapKind, Op};
+use tranship_proto::message::Op;
 
 use super::structure::Dirty;
 use super::{Source, counted_size, entry_of, lock};
@@ -91,26 +91,16 @@ impl Source {
             return Ok(None);
         }
         let place = candidate.place.clone();
+        if let Some(gap) = self.gap_of(&place, kind) {
+            lock(&self.gaps).push(gap);
+            self.push_result(Change::Removed(place))?;
+            return Ok(None);
+        }
         Ok(match (&found.leader, kind) {
             (Some(leader), _) => Some(Op::Link { place, leader: leader.clone() }),
             (None, Kind::Symlink) => {
                 let target = look.target.unwrap_or_default();
                 Some(Op::Symlink { place, target, meta: look.meta })
-            }
-            (None, Kind::Socket) => {
-                // A socket is a name that a running program listens on; it makes its own again.
-                let gap = Gap { place: place.clone(), what: GapKind::Socket, detail: "not made".to_owned() };
-                lock(&self.gaps).push(gap);
-                self.push_result(Change::Removed(place))?;
-                None
-            }
-            (None, Kind::CharDevice | Kind::BlockDevice)
-                if self.settings.contract.fidelity < tranship_proto::message::Fidelity::Exact =>
-            {
-                let detail = "needs mode exact".to_owned();
-                lock(&self.gaps).push(Gap { place: place.clone(), what: GapKind::Device, detail });
-                self.push_result(Change::Removed(place))?;
-                None
             }
             (None, _) => Some(Op::Special { place, kind, device, meta: look.meta }),
         })
