@@ -67,6 +67,8 @@ pub struct Source {
     excludes: Excludes,
     clock: Clock,
     began: Time,
+    /// When the write-back before the scan began.
+    settled: Mutex<Time>,
     stop: Arc<AtomicBool>,
     /// What is counted.
     pub counters: Arc<Counters>,
@@ -131,6 +133,7 @@ impl Source {
             settings,
             excludes,
             began: clock(),
+            settled: Mutex::default(),
             clock,
             stop,
             counters: Arc::default(),
@@ -213,6 +216,7 @@ impl Source {
     /// Lists what the volume has.
     pub fn scan(&self) -> Result<(), PassError> {
         let state = self.state();
+        *lock(&self.settled) = (self.clock)();
         self.volume.settle()?;
         let scan = Scan::make(&*self.volume, &state.store, "scan.tmp", &self.excludes, &self.counters, &self.stop)?;
         let mut inner = lock(&self.inner);
@@ -435,8 +439,11 @@ impl Source {
     /// What to remember of an object whose stat was taken before and after it was read.
     fn settled_stat(&self, scanned: &Stat, before: &Stat, after: &Stat) -> Option<Stat> {
         let is_still = scanned == before && before == after;
-        let trusted = trusted_before((self.clock)(), self.facts.time_step);
-        if is_still && after.ctime < trusted && after.mtime < trusted {
+        // What became dirty after the write-back may be written to through a mapping without touching its times again,
+        // for as long as it stays dirty: the next pass begins with a write-back, and looks again. The time of
+        // modification can be set to anything; that of change cannot.
+        let trusted = trusted_before(*lock(&self.settled), self.facts.time_step);
+        if is_still && after.ctime < trusted {
             return Some(*after);
         }
         Counters::add(&self.counters.racy_entries, 1);
