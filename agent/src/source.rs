@@ -573,11 +573,6 @@ fn is_whole(file: &Arc<dyn StateFile>) -> Result<bool, StateError> {
     }
 }
 
-/// The size that an object counts with: only contents have one that both sides share.
-fn counted_size(stat: &Stat) -> u64 {
-    if stat.kind.has_content() { stat.size } else { 0 }
-}
-
 /// The entry of an object that was looked at.
 fn entry_of(candidate: &Candidate, kind: Kind, stat: Option<Stat>, size: u64, meta: Digest) -> Entry {
     Entry {

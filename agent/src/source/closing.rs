@@ -8,7 +8,7 @@ use tranship_proto::entry::Kind;
 use tranship_proto::message::Op;
 
 use super::structure::Dirty;
-use super::{Source, counted_size, entry_of, lock};
+use super::{Source, entry_of, lock};
 use crate::pass::{Counters, PassError};
 use crate::state::sorter::Sorter;
 use crate::state::{StateError, read_list};
@@ -82,7 +82,8 @@ impl Source {
         let device = look.stat.device;
         let digest = self.meta(kind, &look);
         let stat = self.settled_stat(&found.stat, &look.stat, &look.stat);
-        let entry = entry_of(candidate, kind, stat, counted_size(&look.stat), digest);
+        // Bytes count at the first name.
+        let entry = entry_of(candidate, kind, stat, 0, digest);
         let is_held = candidate.held.as_ref().is_some_and(|held| {
             held.kind == kind && held.leader == found.leader && (held.meta == Some(digest) || found.leader.is_some())
         });
