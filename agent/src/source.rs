@@ -462,9 +462,13 @@ impl Source {
 
     /// Remembers that the destination keeps what it has, because we could not say what should be there.
     fn keep_held(&self, candidate: &Candidate) -> Result<(), PassError> {
+        let kind = candidate.found.as_ref().map(|found| found.stat.kind);
         self.push_result(match &candidate.held {
-            Some(held) => Change::Entry(Entry { stat: None, map: None, content: None, meta: None, ..held.clone() }),
-            None => Change::Removed(candidate.place.clone()),
+            // What was of another kind has been removed to make room.
+            Some(held) if Some(held.kind) == kind => {
+                Change::Entry(Entry { stat: None, map: None, content: None, meta: None, ..held.clone() })
+            }
+            _ => Change::Removed(candidate.place.clone()),
         })
     }
 

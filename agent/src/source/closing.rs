@@ -4,7 +4,9 @@ use std::iter::Peekable;
 
 use tranship_engine::entry::{Change, Entry};
 use tranship_engine::plan::Candidate;
-use tranship_proto::entry::Kind;
+use tranship_engine::stat::Stat;
+use tranship_proto::entry::{Kind, Place};
+use tranship_proto::id::Digest;
 use tranship_proto::message::Op;
 
 use super::structure::Dirty;
@@ -111,9 +113,11 @@ impl Source {
         let look = self.volume.look(&directory.place, self.settings.contract.fidelity);
         let mut look = match look {
             Ok(look) if look.stat.kind == Kind::Directory => look,
-            // Its own deletion comes with the next pass.
+            // The destination has it: its deletion comes with the next pass, which must know that there is one to do.
             Ok(_) | Err(crate::volume::VolumeError::Vanished { .. } | crate::volume::VolumeError::Replaced { .. }) => {
                 self.insist(&directory.place, false)?;
+                let place = directory.place.clone();
+                self.push_result(Change::Entry(directory_entry(place, None, None)))?;
                 return Ok(None);
             }
             Err(error) => return Err(error.into()),
@@ -121,18 +125,14 @@ impl Source {
         self.note_gaps(&mut look);
         Counters::add(&self.counters.entries_done, 1);
         let digest = self.meta(Kind::Directory, &look);
-        self.push_result(Change::Entry(Entry {
-            place: directory.place.clone(),
-            kind: Kind::Directory,
-            size: 0,
-            stat: self.settled_stat(&look.stat, &look.stat, &look.stat),
-            meta: Some(digest),
-            content: None,
-            map: None,
-            leader: None,
-        }))?;
+        let stat = self.settled_stat(&look.stat, &look.stat, &look.stat);
+        self.push_result(Change::Entry(directory_entry(directory.place.clone(), stat, Some(digest))))?;
         let is_held = !directory.is_touched && directory.held == Some(digest);
         let (place, kind, meta) = (directory.place.clone(), Kind::Directory, look.meta);
         Ok((!is_held).then_some(Op::SetMeta { place, kind, meta }))
     }
+}
+
+fn directory_entry(place: Place, stat: Option<Stat>, meta: Option<Digest>) -> Entry {
+    Entry { place, kind: Kind::Directory, size: 0, stat, meta, content: None, map: None, leader: None }
 }
