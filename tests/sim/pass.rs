@@ -337,7 +337,10 @@ impl Pass<'_> {
     }
 
     fn note_message(&mut self, message: &Message) {
-        self.outcome.touching_messages += u64::from(message.is_data() || matches!(message, Message::Structure(_)));
+        if message.is_data() || matches!(message, Message::Structure(_)) {
+            self.outcome.touching_messages += 1;
+            self.world.note(format!("    {message:.400?}").chars().take(600).collect::<String>());
+        }
     }
 
     /// Something goes wrong.

@@ -271,8 +271,10 @@ impl World {
 
     fn piece(&self, index: u64) -> Vec<u8> {
         let (seen, _) = self.destination.volume.seen_at(&Place::root(), Access::ReadDevice).expect("a root");
-        let from = (index as usize * PIECE_BYTES).min(seen.bytes.len());
-        seen.bytes[from..seen.bytes.len().min(from + PIECE_BYTES)].to_vec()
+        // What lies beyond the source's end is not promised.
+        let end = seen.bytes.len().min(self.source.volume.places()[0].2 as usize);
+        let from = (index as usize * PIECE_BYTES).min(end);
+        seen.bytes[from..end.min(from + PIECE_BYTES)].to_vec()
     }
 
     /// How the volumes differ, in words.

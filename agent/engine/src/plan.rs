@@ -121,11 +121,7 @@ fn consider(place: Place, found: Option<Scanned>, known: Option<Entry>, held: Op
     let known = known
         .filter(|entry| entry.is_settled() && entry.leader == scanned.leader && is_same_stat(entry, &scanned.stat));
     if let (Some(known), Some(held)) = (&known, &held)
-        && known.kind == held.kind
-        && known.size == held.size
-        && known.meta == held.meta
-        && known.content == held.content
-        && known.leader == held.leader
+        && known.is_same_object(held)
     {
         return None;
     }

@@ -512,6 +512,8 @@ impl SourceSession {
         if planned.candidates == 0 {
             return self.finish();
         }
+        // Such a plan makes the destination doubt everything, even if nothing comes of it.
+        self.has_said_anything |= planned.touches_everything;
         self.say(Message::Plan(Plan {
             touches_everything: planned.touches_everything,
             entries: planned.candidates,
@@ -554,11 +556,11 @@ impl SourceSession {
     }
 
     fn finish(&mut self) {
-        // A destination that was not touched keeps its manifest, whatever we learned about our own side.
+        // A destination that was not touched keeps its manifest, whatever we learned about our own side. One that was
+        // interrupted makes a new one: as long as it has none, it reads again what is in doubt.
+        let is_interrupted = self.basis.as_ref().is_some_and(|basis| basis.is_interrupted);
         let token = match self.choice {
-            BasisChoice::Common(_) if !self.has_said_anything => {
-                self.basis.as_ref().and_then(|basis| basis.token).expect("common means that it has one")
-            }
+            BasisChoice::Common(token) if !self.has_said_anything && !is_interrupted => token,
             _ => self.order.token,
         };
         self.order.token = token;
