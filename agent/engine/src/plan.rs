@@ -240,7 +240,10 @@ mod tests {
 
     #[test]
     fn what_has_no_times_is_always_a_candidate() {
-        assert_eq!(names(&[scanned("a", 0)], &[entry("a", 0)], None), ["a"]);
+        let (mut found, mut known) = (scanned("a", 0), entry("a", 0));
+        found.stat.kind = Kind::Block;
+        (known.kind, known.stat) = (Kind::Block, Some(found.stat));
+        assert_eq!(names(&[found], &[known], None), ["a"]);
     }
 
     #[test]
