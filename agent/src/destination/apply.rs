@@ -72,6 +72,7 @@ impl Destination {
                 Err(PassError::Volume(error)) if is_of_one_object(&error) => {
                     let detail = crate::pass::chain(&error);
                     applied.gaps.push(Gap { place: place.clone(), what: GapKind::Limit, detail });
+                    lock(&self.undone).insert(place);
                 }
                 Err(error) => return Err(error),
             }
@@ -161,6 +162,7 @@ impl Destination {
                 }
                 Err(error) if is_of_one_object(&error) => {
                     let (place, detail) = (file.place.clone(), crate::pass::chain(&error));
+                    lock(&self.undone).insert(place.clone());
                     applied.gaps.push(Gap { place, what: GapKind::Limit, detail });
                 }
                 Err(error) => return Err(error.into()),
