@@ -246,6 +246,9 @@ impl Destination {
         let pass = self.pass();
         let head = lock(&self.inner).head.clone().expect("inspected before anything else");
         let has_changed = self.has_touched.load(Ordering::Relaxed) || head.token != Some(finish.token);
+        if has_changed && head.token == Some(finish.token) {
+            return Err(PassError::Protocol("the name of a manifest was used twice".to_owned()));
+        }
         if has_changed {
             self.write_manifest(&pass, finish.token)?;
             let head = Head {

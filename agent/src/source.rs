@@ -383,6 +383,10 @@ impl Source {
         head.stage += 1;
         head.change = self.change(&head.change);
         if lock(&self.inner).has_candidates || head.token != Some(token) {
+            if head.token == Some(token) {
+                // Manifest and map are two files: between their new versions no crash may leave the name of one for both.
+                Head { token: None, ..head.clone() }.store(&*state.store)?;
+            }
             self.write_manifest(&state, token)?;
             head.token = Some(token);
         }
