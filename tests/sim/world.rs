@@ -38,6 +38,10 @@ pub(crate) struct World {
     pub(crate) reach: Reach,
     /// Whether anything ever went wrong.
     pub(crate) has_crashed: bool,
+    /// Whether the source's machine ever did.
+    pub(crate) has_source_crashed: bool,
+    /// Whether a stage may come upon a stranger's work at the destination.
+    pub(crate) may_stumble: bool,
     /// Whether the destination's device ever lied.
     pub(crate) has_lied: bool,
     /// Whether somebody else ever wrote to the destination.
@@ -114,6 +118,8 @@ impl World {
             durable: Durable::default(),
             reach: Reach::default(),
             has_crashed: false,
+            has_source_crashed: false,
+            may_stumble: false,
             has_lied: false,
             is_meddled_with: false,
             log: vec![format!("{from:?} to {to:?}, {fidelity:?}, steps of {step:?}")],
@@ -266,6 +272,7 @@ impl World {
 
     pub(crate) fn crash_source(&mut self) {
         self.note("source loses its power");
+        self.has_source_crashed = true;
         self.source.crash(&mut self.chance);
     }
 
