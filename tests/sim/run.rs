@@ -44,7 +44,7 @@ pub(crate) fn run(seed: u64) -> (Vec<String>, Result<Reach, String>) {
 fn live(world: &mut World) {
     let mut saved: Option<Saved> = None;
     for _ in 0..3 + world.chance.below(4) {
-        let before = world.source.volume.save();
+        let before = world.chance.one_in(3).then(|| world.source.volume.save());
         meddle(world, &mut saved);
         let is_final = world.chance.one_in(4);
         let wish = Wish {
@@ -56,7 +56,7 @@ fn live(world: &mut World) {
         if outcome.is_committed {
             saved = None;
         } else {
-            saved.get_or_insert(before);
+            saved = saved.or(before);
         }
         if !world.may_stumble && world.chance.one_in(6) {
             be_quiet(world);
@@ -93,7 +93,7 @@ fn go(world: &mut World, wish: Wish) -> Outcome {
 /// What happens between two passes.
 fn meddle(world: &mut World, saved: &mut Option<Saved>) {
     world.clock.advance(Duration::from_millis(world.chance.below(3_000)));
-    if let Some(saved) = saved.take_if(|_| world.chance.one_in(3)) {
+    if let Some(saved) = saved.take_if(|_| !world.chance.one_in(3)) {
         world.note("source goes back to what it was");
         world.reach.add("source went back to its old bytes");
         world.source.volume.restore(&saved);
