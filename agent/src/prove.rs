@@ -216,7 +216,7 @@ pub struct Comparing {
 }
 
 /// Differences that are named one by one; after them only their number counts.
-const DIFFERENCES_MAX: usize = 1_000;
+pub const DIFFERENCES_MAX: usize = 1_000;
 
 impl Comparing {
     /// Compares with `ours`.

@@ -27,7 +27,7 @@ use tranship_proto::message::{
 };
 
 use crate::pass::{Changes, Clock, Counters, PassError, Scan};
-use crate::prove::{Comparing, Proving};
+use crate::prove::{Comparing, DIFFERENCES_MAX, Proving};
 use crate::state::head::{Head, Pace, manifest_name, map_name};
 use crate::state::map::Map;
 use crate::state::{StateError, StateFile, Store, Writing, finish_list, read_entries, read_list, write_list};
@@ -375,7 +375,32 @@ impl Source {
     /// Everything that differs.
     pub fn explain(&self) -> Result<Vec<Gap>, PassError> {
         let comparing = lock(&self.inner).comparing.take().expect("proved before compared");
-        comparing.finish()
+        let differences = comparing.finish()?;
+        self.distrust(&differences)?;
+        Ok(differences)
+    }
+
+    /// What differs is read again in the next pass, whatever its stat says: a loss of power can keep the bytes of a late
+    /// write and lose its time.
+    fn distrust(&self, differences: &[Gap]) -> Result<(), PassError> {
+        let mut state = self.state();
+        let Some(token) = state.head.token else { return Ok(()) };
+        let store = &*state.store;
+        if differences.len() >= DIFFERENCES_MAX {
+            state.head.token = None;
+            state.head.store(store)?;
+            lock(&self.inner).state = Some(state);
+            return Ok(());
+        }
+        let places: BTreeSet<&Place> = differences.iter().map(|gap| &gap.place).collect();
+        let mut list = write_list::<Entry>(store, "manifest.new")?;
+        for entry in read_entries(store, Some(&manifest_name(token)))? {
+            let mut entry = entry?;
+            entry.stat = entry.stat.filter(|_| !places.contains(&entry.place));
+            list.push(entry)?;
+        }
+        list.finish()?.sync()?;
+        Ok(store.rename("manifest.new", &manifest_name(token))?)
     }
 
     /// Takes these places for unknown at the destination.
@@ -392,6 +417,10 @@ impl Source {
         head.stage += 1;
         head.pace = self.pace(&head.pace);
         if lock(&self.inner).has_candidates || head.token != Some(token) {
+            if head.token == Some(token) {
+                // Manifest and map are two files: between their new versions no crash may leave the name of one for both.
+                Head { token: None, ..head.clone() }.store(&*state.store)?;
+            }
             self.write_manifest(&state, token)?;
             head.token = Some(token);
         }

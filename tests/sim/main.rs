@@ -18,7 +18,7 @@ use std::time::Instant;
 use reach::Reach;
 
 /// Runs of the default test, and where their seeds begin.
-const RUNS: u64 = 1_500;
+const RUNS: u64 = 500;
 const FIRST_SEED: u64 = 1;
 
 #[test]
