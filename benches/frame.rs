@@ -5,7 +5,7 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use tranship_proto::frame::{HEADER_BYTES, Header};
-use tranship_proto::id::{ContentId, Digest, Leaf};
+use tranship_proto::id::{ContentId, Digest};
 use tranship_proto::limit::{LEAVES_PER_PIECE, PIECE_BYTES};
 use tranship_proto::message::{Codec, Op, Pack, Packed, Piece};
 use tranship_proto::{Message, Meta, Place};
@@ -18,7 +18,7 @@ fn piece() -> Message {
         bytes: PIECE_BYTES as u32,
         changed: u64::MAX,
         zeros: 0,
-        leaves: vec![Leaf([1; 16]); LEAVES_PER_PIECE],
+        leaves: vec![Digest([1; 32]); LEAVES_PER_PIECE],
         digest: Digest([2; 32]),
         codec: Codec::Plain,
         body: Bytes::from(vec![3; PIECE_BYTES]),

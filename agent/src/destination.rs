@@ -157,7 +157,8 @@ impl Destination {
             head.token = None;
         }
         // Whoever emptied it did not ask us.
-        if self.facts.is_empty {
+        let root_alone = |token| Ok::<_, PassError>(read_entries(store, Some(&manifest_name(token)))?.nth(1).is_none());
+        if self.facts.is_empty && !head.token.map(root_alone).transpose()?.unwrap_or(false) {
             head.token = None;
         }
         head.sweep(store)?;

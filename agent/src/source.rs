@@ -22,7 +22,9 @@ use tranship_engine::stat::Stat;
 use tranship_proto::Place;
 use tranship_proto::entry::{Kind, Time};
 use tranship_proto::id::{Digest, Token};
-use tranship_proto::message::{Basis, BasisChoice, Challenge, Contract, Gap, Listed, Proof, SurveyItem};
+use tranship_proto::message::{
+    Basis, BasisChoice, Challenge, Contract, Fidelity, Gap, GapKind, Listed, Proof, SurveyItem,
+};
 
 use crate::pass::{Changes, Clock, Counters, PassError, Scan};
 use crate::prove::{Comparing, Proving};
@@ -65,6 +67,8 @@ pub struct Source {
     excludes: Excludes,
     clock: Clock,
     began: Time,
+    /// When the write-back before the scan began.
+    settled: Mutex<Time>,
     stop: Arc<AtomicBool>,
     /// What is counted.
     pub counters: Arc<Counters>,
@@ -130,6 +134,7 @@ impl Source {
             settings,
             excludes,
             began: clock(),
+            settled: Mutex::default(),
             clock,
             stop,
             counters: Arc::default(),
@@ -214,6 +219,7 @@ impl Source {
     /// Lists what the volume has.
     pub fn scan(&self) -> Result<(), PassError> {
         let state = self.state();
+        *lock(&self.settled) = (self.clock)();
         self.volume.settle()?;
         let scan = Scan::make(&*self.volume, &state.store, "scan.tmp", &self.excludes, &self.counters, &self.stop)?;
         let mut inner = lock(&self.inner);
@@ -269,6 +275,9 @@ impl Source {
         let mut list = write_list::<Candidate>(store, "candidates.tmp")?;
         for candidate in candidates(scan.entries(store)?, known()?, held) {
             let candidate = candidate?;
+            if self.is_outside(&candidate) {
+                continue;
+            }
             if let Some(found) = &candidate.found {
                 planned.candidates += 1;
                 if found.stat.kind.has_content() && found.leader.is_none() {
@@ -289,6 +298,28 @@ impl Source {
         inner.structure = Some(Structure::new(state.store.clone())?);
         *lock(&self.reading) = Some(Reading::new(store)?);
         Ok(planned)
+    }
+
+    /// Whether the mode does not carry this object, and nothing stands in its place at the destination: a gap that
+    /// gives nothing to do.
+    fn is_outside(&self, candidate: &Candidate) -> bool {
+        let Some(found) = candidate.found.as_ref().filter(|_| candidate.held.is_none()) else { return false };
+        let Some(gap) = self.gap_of(&candidate.place, found.stat.kind) else { return false };
+        lock(&self.gaps).push(gap);
+        true
+    }
+
+    /// What an object of this kind is if the mode does not carry it.
+    fn gap_of(&self, place: &Place, kind: Kind) -> Option<Gap> {
+        let (what, detail) = match kind {
+            // A socket is a name that a running program listens on; it makes its own again.
+            Kind::Socket => (GapKind::Socket, "not made"),
+            Kind::CharDevice | Kind::BlockDevice if self.settings.contract.fidelity < Fidelity::Exact => {
+                (GapKind::Device, "needs mode exact")
+            }
+            _ => return None,
+        };
+        Some(Gap { place: place.clone(), what, detail: detail.to_owned() })
     }
 
     /// What was left out of the scan.
@@ -414,8 +445,11 @@ impl Source {
     /// What to remember of an object whose stat was taken before and after it was read.
     fn settled_stat(&self, scanned: &Stat, before: &Stat, after: &Stat) -> Option<Stat> {
         let is_still = scanned == before && before == after;
-        let trusted = trusted_before((self.clock)(), self.facts.time_step);
-        if is_still && after.ctime < trusted && after.mtime < trusted {
+        // What became dirty after the write-back may be written to through a mapping without touching its times again,
+        // for as long as it stays dirty: the next pass begins with a write-back, and looks again. The time of
+        // modification can be set to anything; that of change cannot.
+        let trusted = trusted_before(*lock(&self.settled), self.facts.time_step);
+        if is_still && after.ctime < trusted {
             return Some(*after);
         }
         Counters::add(&self.counters.racy_entries, 1);
@@ -434,9 +468,13 @@ impl Source {
 
     /// Remembers that the destination keeps what it has, because we could not say what should be there.
     fn keep_held(&self, candidate: &Candidate) -> Result<(), PassError> {
+        let kind = candidate.found.as_ref().map(|found| found.stat.kind);
         self.push_result(match &candidate.held {
-            Some(held) => Change::Entry(Entry { stat: None, map: None, content: None, meta: None, ..held.clone() }),
-            None => Change::Removed(candidate.place.clone()),
+            // What was of another kind has been removed to make room.
+            Some(held) if Some(held.kind) == kind => {
+                Change::Entry(Entry { stat: None, map: None, content: None, meta: None, ..held.clone() })
+            }
+            _ => Change::Removed(candidate.place.clone()),
         })
     }
 
@@ -451,7 +489,7 @@ impl Source {
             VolumeError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 lock(&self.gaps).push(Gap {
                     place: candidate.place.clone(),
-                    what: tranship_proto::message::GapKind::Unreadable,
+                    what: GapKind::Unreadable,
                     detail: "permission denied".to_owned(),
                 });
             }
@@ -547,11 +585,6 @@ fn is_whole(file: &Arc<dyn StateFile>) -> Result<bool, StateError> {
         Err(RunError::Io(error)) => Err(error.into()),
         Err(_) => Ok(false),
     }
-}
-
-/// The size that an object counts with: only contents have one that both sides share.
-fn counted_size(stat: &Stat) -> u64 {
-    if stat.kind.has_content() { stat.size } else { 0 }
 }
 
 /// The entry of an object that was looked at.

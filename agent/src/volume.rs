@@ -10,6 +10,7 @@ mod beneath;
 pub mod block;
 mod bytes;
 mod durable;
+mod file;
 mod listing;
 mod meta;
 mod remove;
@@ -17,6 +18,8 @@ mod seen;
 pub mod temporary;
 pub mod tree;
 mod walk;
+
+pub mod memory;
 
 use std::io;
 use std::sync::atomic::AtomicBool;
@@ -128,7 +131,7 @@ pub struct Walked {
 pub struct LeftOut {
     /// Where.
     pub place: Place,
-    /// Why, for people: `mount point`, `lost+found`, `excluded`.
+    /// Why, for people: `mount point`, `subvolume`, `lost+found`, `excluded`.
     pub why: &'static str,
 }
 
@@ -137,7 +140,8 @@ pub struct LeftOut {
 pub struct Look {
     /// The stat that was taken last.
     pub stat: Stat,
-    /// What the fidelity mode carries.
+    /// What the fidelity mode carries. In `plain`, which carries no owners, both numbers are 0, and setuid and the
+    /// setgid of files are cleared, so that equal volumes have equal metadata.
     pub meta: Meta,
     /// Where a symbolic link points.
     pub target: Option<Box<[u8]>>,
@@ -150,7 +154,8 @@ pub struct Look {
 pub enum Access {
     /// To read. Large reads leave the page cache of a running application alone.
     Read,
-    /// To read what the device holds, past the page cache (`O_DIRECT`, else dropped from the cache first).
+    /// To read what the device holds, past the page cache (`O_DIRECT`, else dropped from the cache first). What of the
+    /// content was in the cache and is not dirty leaves it, so it is meant for contents that nobody uses.
     ReadDevice,
     /// To write what is there in place.
     Write,
@@ -171,7 +176,8 @@ pub trait Volume: Send + Sync {
     /// which places to leave out, with what is beneath them. What else is left out comes back.
     ///
     /// Objects that vanish during the walk are not visited. Directories that cannot be opened for other reasons are
-    /// an error.
+    /// an error, as are places beyond the limits of depth and length. `skip` is asked from several threads, for a
+    /// directory more than once, and while others wait for its answer.
     fn walk(
         &self,
         skip: &(dyn Fn(&Place, Kind) -> bool + Sync),
@@ -182,7 +188,8 @@ pub trait Volume: Send + Sync {
     /// Reads an object's metadata without opening it for data.
     fn look(&self, place: &Place, fidelity: Fidelity) -> Result<Look, VolumeError>;
 
-    /// Opens the content of a regular file or of the block volume. Never waits on a FIFO, never follows a link.
+    /// Opens the content of a regular file or of the block volume. Never waits on a FIFO, never follows a link. What
+    /// is no regular file is [`VolumeError::Replaced`], and is not opened.
     fn open(&self, place: &Place, access: Access) -> Result<Box<dyn Content>, VolumeError>;
 
     /// Puts a whole small file in place, with its metadata: at no moment does the place hold a part of it. The last
@@ -259,7 +266,7 @@ pub trait Content: Send + Sync {
     /// Writes all of `bytes`.
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), VolumeError>;
 
-    /// Makes these bytes zeros, freeing them where that is possible.
+    /// Makes these bytes zeros, freeing them where that is possible; a file becomes as long as that takes.
     fn zero_at(&self, offset: u64, bytes: u64) -> Result<(), VolumeError>;
 
     /// Cuts off or extends with zeros. For a device, only checks that it is large enough and zeroes what is beyond.

@@ -1,8 +1,10 @@
 //! The rules of the house, each a line of failure when it is broken.
 //!
 //! What rustc, clippy and rustfmt can hold is theirs. Here is what they do not know: which crate may use which, what a
-//! layer must not touch, what must not be written, and which packages must not be locked.
+//! layer must not touch, what must not be written, which packages must not be locked, and that links and error codes lead
+//! somewhere.
 
+mod codes;
 mod crates;
 mod links;
 mod lock;
@@ -72,7 +74,9 @@ fn check(root: &Path) -> io::Result<Vec<Finding>> {
     let mut findings = Vec::new();
     findings.extend(crates::check(&metadata(root)?).map_err(io::Error::other)?);
     findings.extend(rules::check_words(&files));
-    findings.extend(rules::check_sources(&sources(&files), rules::EXCEPTIONS));
+    let sources = sources(&files);
+    findings.extend(rules::check_sources(&sources, rules::EXCEPTIONS));
+    findings.extend(codes::check(&files, &sources));
     findings.extend(links::check(root, &files));
     findings.extend(lock::check(&fs::read_to_string(root.join("Cargo.lock"))?));
     findings.extend(lock::check_built(&built(root)?));

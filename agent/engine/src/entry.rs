@@ -41,6 +41,15 @@ impl Entry {
         self.kind.has_content() && self.leader.is_none()
     }
 
+    /// Whether both say the same about the object, whichever side's stat they carry.
+    pub fn is_same_object(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.size == other.size
+            && self.meta == other.meta
+            && self.content == other.content
+            && self.leader == other.leader
+    }
+
     /// Writes it as its difference from the entry before.
     pub fn encode_after(&self, previous: &Place, w: &mut Writer) {
         self.place.encode_after(previous, w);

@@ -121,11 +121,7 @@ fn consider(place: Place, found: Option<Scanned>, known: Option<Entry>, held: Op
     let known = known
         .filter(|entry| entry.is_settled() && entry.leader == scanned.leader && is_same_stat(entry, &scanned.stat));
     if let (Some(known), Some(held)) = (&known, &held)
-        && known.kind == held.kind
-        && known.size == held.size
-        && known.meta == held.meta
-        && known.content == held.content
-        && known.leader == held.leader
+        && known.is_same_object(held)
     {
         return None;
     }
@@ -240,6 +236,14 @@ mod tests {
         let scan = [scanned("a", 1), scanned("b", 2), scanned("d", 1)];
         let known = [entry("a", 1), entry("b", 1), entry("c", 1)];
         assert_eq!(names(&scan, &known, None), ["b", "-c", "d"]);
+    }
+
+    #[test]
+    fn what_has_no_times_is_always_a_candidate() {
+        let (mut found, mut known) = (scanned("a", 0), entry("a", 0));
+        found.stat.kind = Kind::Block;
+        (known.kind, known.stat) = (Kind::Block, Some(found.stat));
+        assert_eq!(names(&[found], &[known], None), ["a"]);
     }
 
     #[test]

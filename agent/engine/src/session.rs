@@ -7,6 +7,7 @@
 //! The two halves are [`source::SourceSession`] and [`destination::DestinationSession`].
 
 pub mod destination;
+mod handover;
 pub mod source;
 
 use tranship_proto::feature;

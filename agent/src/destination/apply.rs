@@ -211,8 +211,7 @@ impl Destination {
             } else {
                 let leaves = match target.basis(pass, index)? {
                     Basis::Unknown => return Err(PassError::Content { place: open.place.clone() }),
-                    Basis::Leaves(leaves) if leaves.is_empty() => zero_leaves(close.size, index),
-                    Basis::Leaves(leaves) => leaves,
+                    Basis::Leaves(leaves) => resized(leaves, close.size, index),
                 };
                 pass.map.write(target.map_start, index, &leaves)?;
                 leaves
@@ -306,6 +305,15 @@ impl Target {
     }
 }
 
+/// The leaves of a piece that was cut off after one of them, or that goes on with zeros.
+fn resized(mut leaves: Vec<Digest>, size: u64, index: u64) -> Vec<Digest> {
+    let zeros = zero_leaves(size, index);
+    leaves.truncate(zeros.len());
+    let kept = leaves.len();
+    leaves.extend_from_slice(&zeros[kept..]);
+    leaves
+}
+
 fn entry(place: Place, kind: Kind, stat: Option<Stat>, meta: Option<Digest>) -> Entry {
     Entry { place, kind, size: 0, stat, meta, content: None, map: None, leader: None }
 }
@@ -331,5 +339,23 @@ fn is_of_one_object(error: &VolumeError) -> bool {
                 | K::InvalidInput
         ),
         VolumeError::Full { .. } | VolumeError::Stopped => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tranship_proto::limit::LEAF_BYTES;
+
+    #[test]
+    fn a_piece_that_only_changed_its_length_has_the_leaves_that_reading_it_would_give() {
+        let leaf = LEAF_BYTES as u64;
+        let read = |bytes: &[u8]| Digester::canonical().leaves(bytes).collect::<Vec<_>>();
+        let old = vec![7; 4 * LEAF_BYTES];
+        let mut longer = old.clone();
+        longer.resize(5 * LEAF_BYTES + 9, 0);
+        assert_eq!(resized(read(&old), 3 * leaf, 0), read(&old[..3 * LEAF_BYTES]));
+        assert_eq!(resized(read(&old), 5 * leaf + 9, 0), read(&longer));
+        assert_eq!(resized(read(&old), 4 * leaf, 0), read(&old));
     }
 }

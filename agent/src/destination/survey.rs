@@ -47,6 +47,42 @@ struct Found {
     scanned: Scanned,
     known: Option<Entry>,
     is_doubted: bool,
+    /// Whether the source believes the same of it.
+    is_common: bool,
+}
+
+/// What is believed about the volume before it is walked: three lists in the order of places.
+struct Believed<'a> {
+    common: Peekable<Entries>,
+    known: Peekable<Entries>,
+    doubts: Peekable<std::collections::btree_set::Iter<'a, Place>>,
+}
+
+impl Believed<'_> {
+    /// The first place that any of them has, if it comes before `end`.
+    fn next_before(&mut self, end: Option<&Place>) -> Result<Option<Place>, StateError> {
+        let mut first = self.doubts.peek().map(|&place| place.clone());
+        for list in [&mut self.common, &mut self.known] {
+            if let Some(Err(error)) = list.next_if(Result::is_err) {
+                return Err(error);
+            }
+            if let Some(Ok(entry)) = list.peek()
+                && first.as_ref().is_none_or(|first| entry.place < *first)
+            {
+                first = Some(entry.place.clone());
+            }
+        }
+        Ok(first.filter(|first| end.is_none_or(|end| first < end)))
+    }
+
+    /// What the two manifests say about `place`, which no list is before.
+    fn take(&mut self, place: &Place) -> Result<(Option<Entry>, Option<Entry>), StateError> {
+        self.doubts.next_if(|&doubted| doubted == place);
+        let take = |list: &mut Peekable<Entries>| {
+            list.next_if(|entry| entry.as_ref().map_or(true, |entry| entry.place == *place)).transpose()
+        };
+        Ok((take(&mut self.common)?, take(&mut self.known)?))
+    }
 }
 
 impl Destination {
@@ -61,6 +97,9 @@ impl Destination {
         if is_clean && !pass.begin.is_final {
             return Ok(Survey { basis: manifest, told: nothing.peekable(), pieces: None });
         }
+        // What an earlier session left in caches becomes durable before it counts as held, and is read from the device:
+        // after a write-back that failed, the cache still shows what the device never got.
+        self.volume.flush()?;
         let mut basis = write_list::<Entry>(&*self.store, "basis.tmp")?;
         let mut told = write_list::<Change>(&*self.store, "told.tmp")?;
         let tells_all = choice == BasisChoice::Survey;
@@ -127,28 +166,30 @@ impl Destination {
     ) -> Result<(), PassError> {
         let scope = Head::scope(pass.begin.fidelity, &pass.begin.excludes);
         let doubts = history.places;
-        let known = self.known(head, head.scope == scope, history.everything, history.changes)?;
-        let mut known = known.peekable();
+        // What the source takes for held after a common pass, whatever a pass that was cut off did since.
+        let common = read_entries(&*self.store, head.token.map(manifest_name).as_deref())?.peekable();
+        let known = self.known(head, head.scope == scope, history.everything, history.changes)?.peekable();
+        let mut believed = Believed { common, known, doubts: doubts.iter().peekable() };
         let counters = Counters::default();
         let scan = Scan::make(&*self.volume, &self.store, "walk.tmp", &pass.excludes, &counters, &self.stop)?;
         let mut batch = Vec::with_capacity(BATCH_ENTRIES);
         let mut scanned = scan.entries(&*self.store)?;
         loop {
             let next = scanned.next().transpose()?;
-            // What we know of and did not find is gone.
-            while let Some(gone) = known.next_if(|entry| {
-                entry.as_ref().map_or(true, |entry| next.as_ref().is_none_or(|next| entry.place < next.place))
-            }) {
-                let gone = gone?;
+            while let Some(gone) = believed.next_before(next.as_ref().map(|next| &next.place))? {
+                believed.take(&gone)?;
                 self.write_found(pass, &mut batch, tells_all, basis, told)?;
-                Counters::add(&self.counters.drifted_entries, u64::from(!is_doubted(&doubts, &gone.place)));
-                told.push(Change::Removed(gone.place))?;
+                Counters::add(&self.counters.drifted_entries, u64::from(!is_doubted(&doubts, &gone)));
+                told.push(Change::Removed(gone))?;
             }
             let Some(scanned) = next else { break };
-            let known =
-                known.next_if(|entry| entry.as_ref().map_or(true, |entry| entry.place == scanned.place)).transpose()?;
+            let (common, known) = believed.take(&scanned.place)?;
             let is_doubted = is_doubted(&doubts, &scanned.place);
-            batch.push(Found { scanned, known, is_doubted });
+            let is_common = match (&common, &known) {
+                (Some(common), Some(known)) => common.is_same_object(known),
+                _ => false,
+            };
+            batch.push(Found { scanned, known, is_doubted, is_common });
             if batch.len() >= BATCH_ENTRIES {
                 self.write_found(pass, &mut batch, tells_all, basis, told)?;
             }
@@ -207,7 +248,7 @@ impl Destination {
             let Some((entry, was_read)) = entry else { continue };
             let is_drift = was_read && !found.is_doubted && found.known.is_some_and(|known| known.stat.is_some());
             Counters::add(&self.counters.drifted_entries, u64::from(is_drift));
-            if was_read || tells_all {
+            if was_read || tells_all || !found.is_common {
                 told.push(Change::Entry(entry.clone()))?;
             }
             basis.push(entry)?;
@@ -237,7 +278,7 @@ impl Destination {
         };
         entry.meta = Some(digest::meta(contract, kind, &look.meta, look.target.as_deref(), look.stat.device));
         if entry.has_own_content() {
-            let content = self.volume.open(&scanned.place, Access::Read)?;
+            let content = self.volume.open(&scanned.place, Access::ReadDevice)?;
             let size = scanned.stat.size;
             let map = (size > PACKED_FILE_BYTES_MAX as u64).then(|| pass.map.reserve(size));
             let into = map.map(|start| (&pass.map, start));
@@ -259,7 +300,7 @@ impl Destination {
         basis: &mut Writing<Entry>,
         told: &mut Writing<Change>,
     ) -> Result<(), PassError> {
-        let content = self.volume.open(&Place::root(), Access::Read)?;
+        let content = self.volume.open(&Place::root(), Access::ReadDevice)?;
         let stat = content.stat()?;
         let size = stat.size.min(pass.begin.block_bytes.unwrap_or(stat.size));
         let known = read_entries(&*self.store, head.token.map(manifest_name).as_deref())?.next().transpose()?;
@@ -268,7 +309,9 @@ impl Destination {
         let is_drift = |known: &Entry| {
             pass.begin.is_final && !history.is_interrupted && known.stat.is_some_and(|known| known != stat)
         };
-        let known = known.filter(|known| known.map.is_some() && known.size == size && !history.everything);
+        // What a proof found different is named by its place, which is all of it.
+        let is_doubted = history.everything || !history.places.is_empty();
+        let known = known.filter(|known| known.map.is_some() && known.size == size && !is_doubted);
         let entry = match known {
             Some(known) if !is_drift(&known) => self.reread_pieces(pass, &*content, known, stat, &doubts)?,
             known => {

@@ -4,11 +4,13 @@ use std::iter::Peekable;
 
 use tranship_engine::entry::{Change, Entry};
 use tranship_engine::plan::Candidate;
-use tranship_proto::entry::Kind;
-use tranship_proto::message::{Gap, GapKind, Op};
+use tranship_engine::stat::Stat;
+use tranship_proto::entry::{Kind, Place};
+use tranship_proto::id::Digest;
+use tranship_proto::message::Op;
 
 use super::structure::Dirty;
-use super::{Source, counted_size, entry_of, lock};
+use super::{Source, entry_of, lock};
 use crate::pass::{Counters, PassError};
 use crate::state::sorter::Sorter;
 use crate::state::{Records, read_list};
@@ -80,7 +82,8 @@ impl Source {
         let device = look.stat.device;
         let digest = self.meta(kind, &look);
         let stat = self.settled_stat(&found.stat, &look.stat, &look.stat);
-        let entry = entry_of(candidate, kind, stat, counted_size(&look.stat), digest);
+        // Bytes count at the first name.
+        let entry = entry_of(candidate, kind, stat, 0, digest);
         let is_held = candidate.held.as_ref().is_some_and(|held| {
             held.kind == kind && held.leader == found.leader && (held.meta == Some(digest) || found.leader.is_some())
         });
@@ -89,26 +92,16 @@ impl Source {
             return Ok(None);
         }
         let place = candidate.place.clone();
+        if let Some(gap) = self.gap_of(&place, kind) {
+            lock(&self.gaps).push(gap);
+            self.push_result(Change::Removed(place))?;
+            return Ok(None);
+        }
         Ok(match (&found.leader, kind) {
             (Some(leader), _) => Some(Op::Link { place, leader: leader.clone() }),
             (None, Kind::Symlink) => {
                 let target = look.target.unwrap_or_default();
                 Some(Op::Symlink { place, target, meta: look.meta })
-            }
-            (None, Kind::Socket) => {
-                // A socket is a name that a running program listens on; it makes its own again.
-                let gap = Gap { place: place.clone(), what: GapKind::Socket, detail: "not made".to_owned() };
-                lock(&self.gaps).push(gap);
-                self.push_result(Change::Removed(place))?;
-                None
-            }
-            (None, Kind::CharDevice | Kind::BlockDevice)
-                if self.settings.contract.fidelity < tranship_proto::message::Fidelity::Exact =>
-            {
-                let detail = "needs mode exact".to_owned();
-                lock(&self.gaps).push(Gap { place: place.clone(), what: GapKind::Device, detail });
-                self.push_result(Change::Removed(place))?;
-                None
             }
             (None, _) => Some(Op::Special { place, kind, device, meta: look.meta }),
         })
@@ -118,9 +111,11 @@ impl Source {
         let look = self.volume.look(&directory.place, self.settings.contract.fidelity);
         let mut look = match look {
             Ok(look) if look.stat.kind == Kind::Directory => look,
-            // Its own deletion comes with the next pass.
+            // The destination has it: its deletion comes with the next pass, which must know that there is one to do.
             Ok(_) | Err(crate::volume::VolumeError::Vanished { .. } | crate::volume::VolumeError::Replaced { .. }) => {
                 self.insist(&directory.place, false)?;
+                let place = directory.place.clone();
+                self.push_result(Change::Entry(directory_entry(place, None, None)))?;
                 return Ok(None);
             }
             Err(error) => return Err(error.into()),
@@ -128,18 +123,14 @@ impl Source {
         self.note_gaps(&mut look);
         Counters::add(&self.counters.entries_done, 1);
         let digest = self.meta(Kind::Directory, &look);
-        self.push_result(Change::Entry(Entry {
-            place: directory.place.clone(),
-            kind: Kind::Directory,
-            size: 0,
-            stat: self.settled_stat(&look.stat, &look.stat, &look.stat),
-            meta: Some(digest),
-            content: None,
-            map: None,
-            leader: None,
-        }))?;
+        let stat = self.settled_stat(&look.stat, &look.stat, &look.stat);
+        self.push_result(Change::Entry(directory_entry(directory.place.clone(), stat, Some(digest))))?;
         let is_held = !directory.is_touched && directory.held == Some(digest);
         let (place, kind, meta) = (directory.place.clone(), Kind::Directory, look.meta);
         Ok((!is_held).then_some(Op::SetMeta { place, kind, meta }))
     }
+}
+
+fn directory_entry(place: Place, stat: Option<Stat>, meta: Option<Digest>) -> Entry {
+    Entry { place, kind: Kind::Directory, size: 0, stat, meta, content: None, map: None, leader: None }
 }

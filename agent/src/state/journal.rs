@@ -21,6 +21,7 @@ const HEADER_BYTES: usize = 12;
 const RECORD_BYTES_MAX: usize = 4 << 20;
 
 /// One record.
+#[expect(clippy::large_enum_variant, reason = "most records are entries, and they are short-lived")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
     /// This is about to be touched.

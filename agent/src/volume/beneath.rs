@@ -182,6 +182,12 @@ impl Root {
         parents.kept.retain(|kept, _| !kept.is_within(place));
     }
 
+    /// As where `/proc` is not mounted.
+    #[cfg(test)]
+    pub(super) fn hide_proc(&mut self) {
+        self.has_proc = false;
+    }
+
     fn parents(&self) -> MutexGuard<'_, Parents> {
         // The map is whole between any two statements: a panic elsewhere does not spoil it.
         self.parents.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,8 +1,9 @@
 //! A tree of files on a mounted file system.
 
+use std::ffi::CStr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::fd::OwnedFd;
@@ -16,6 +17,7 @@ use tranship_proto::message::{Fidelity, Gap, GapKind, VolumeKind};
 use super::beneath::{OpenError, Root};
 use super::bytes::{Bytes, Cache, Direct, SPARING_BYTES_MIN};
 use super::durable::Durable;
+use super::file::File;
 use super::meta::Object;
 use super::remove::remove;
 use super::seen::Seen;
@@ -37,6 +39,8 @@ pub struct Tree {
     root: Root,
     durable: Durable,
     file_system: u64,
+    /// Whether files can be made without a name here, and named later.
+    has_nameless: AtomicBool,
 }
 
 impl Tree {
@@ -45,7 +49,8 @@ impl Tree {
         let root = Root::open(path)?;
         let about = rustix::fs::fstatfs(root.handle())
             .map_err(|errno| OpenError::Io { path: path.into(), source: errno.into() })?;
-        Ok(Self { root, durable: Durable::default(), file_system: about.f_type as u64 })
+        let has_nameless = AtomicBool::new(root.path_of(root.handle()).is_some());
+        Ok(Self { root, durable: Durable::default(), file_system: about.f_type as u64, has_nameless })
     }
 
     /// Whether a `lost+found` in the root is the file system's.
@@ -102,6 +107,37 @@ impl Tree {
             rustix::fs::openat(parent, name.as_bytes(), flags, Mode::RUSR | Mode::WUSR)
         })?;
         Ok(Bytes::new(Arc::new(fd), Cache::Used, place.clone()))
+    }
+
+    /// Makes a file that nobody sees at `place` yet: without a name, or else beside it.
+    ///
+    /// Measured with 20,000 files of 4 KiB in one directory, files a second on ext4, xfs, btrfs and tmpfs: without a
+    /// name and then named 33,000, 17,000, 11,000 and 50,000; beside and then renamed 25,000, 13,000, 10,000 and
+    /// 53,000; in place from the start, which may not be, 45,000, 17,000, 13,000 and 77,000.
+    fn create_unseen(&self, place: &Place) -> Result<(OwnedFd, Option<Beside>), VolumeError> {
+        let (flags, mode) = (OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
+        if self.has_nameless.load(Ordering::Relaxed) {
+            let create =
+                |parent: &Arc<OwnedFd>, _: Name<'_>| rustix::fs::openat(&**parent, c".", flags | OFlags::TMPFILE, mode);
+            match self.root.in_parent(place, create) {
+                // What file systems and kernels say that do not know it.
+                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::ISDIR) => {
+                    self.has_nameless.store(false, Ordering::Relaxed)
+                }
+                made => return Ok((made.map_err(|errno| VolumeError::of("create", place, errno))?, None)),
+            }
+        }
+        let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let (beside, fd) =
+            self.make_beside(place, "create", |parent, name| rustix::fs::openat(parent, name, flags, mode))?;
+        Ok((fd, Some(beside)))
+    }
+
+    /// Gives a file without a name, which has this path in `/proc/self/fd`, its name if nothing has it.
+    fn name(&self, path: &CStr, place: &Place) -> Result<(), Errno> {
+        self.root.in_parent(place, |parent, name| {
+            rustix::fs::linkat(CWD, path, &**parent, name.as_bytes(), AtFlags::SYMLINK_FOLLOW)
+        })
     }
 
     /// Makes something at `place` by a call that fails where anything is, removing what is there.
@@ -229,7 +265,7 @@ impl Volume for Tree {
             Access::Create => self.create_file(place)?,
             Access::Read | Access::ReadDevice | Access::Write => self.open_file(place, access)?,
         };
-        Ok(Box::new(File(bytes)))
+        Ok(Box::new(File::new(bytes)))
     }
 
     fn put(
@@ -239,15 +275,30 @@ impl Volume for Tree {
         meta: &Meta,
         fidelity: Fidelity,
     ) -> Result<(Stat, Vec<Gap>), VolumeError> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let (beside, fd) = self.make_beside(place, "create", |parent, name| {
-            rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)
-        })?;
+        let (fd, beside) = self.create_unseen(place)?;
         let content = Bytes::new(Arc::new(fd), Cache::Used, place.clone());
         content.write_at(bytes, 0)?;
         let (_, gaps) = Object::open(content.fd()).set(place, meta, fidelity)?;
-        self.land(beside, place)?;
-        // The change of name is a change that time shows.
+        match (beside, self.root.path_of(content.fd())) {
+            (Some(beside), _) => self.land(beside, place)?,
+            (None, Some(path)) => match self.name(&path, place) {
+                // The file's owner is another one by now, and hard links to files of others are forbidden.
+                Err(Errno::PERM) => {
+                    self.has_nameless.store(false, Ordering::Relaxed);
+                    return self.put(place, bytes, meta, fidelity);
+                }
+                Err(Errno::EXIST) => {
+                    let link = |parent: &OwnedFd, name: &str| {
+                        rustix::fs::linkat(CWD, &path, parent, name, AtFlags::SYMLINK_FOLLOW)
+                    };
+                    let (beside, ()) = self.make_beside(place, "name", link)?;
+                    self.land(beside, place)?;
+                }
+                result => result.map_err(content.failed("name"))?,
+            },
+            (None, None) => unreachable!("nameless files are made only where they can be named"),
+        }
+        // The name is a change that time shows.
         let stat = Seen::of(content.fd()).map_err(content.failed("stat"))?.stat;
         Ok((stat, gaps))
     }
@@ -422,45 +473,6 @@ impl Drop for Beside {
     }
 }
 
-/// An open regular file.
-#[derive(Debug)]
-struct File(Bytes);
-
-impl Content for File {
-    fn stat(&self) -> Result<Stat, VolumeError> {
-        Ok(Seen::of(self.0.fd()).map_err(self.0.failed("stat"))?.stat)
-    }
-
-    fn look(&self, fidelity: Fidelity) -> Result<Look, VolumeError> {
-        let read = Object::open(self.0.fd()).read(self.0.place(), fidelity)?;
-        Ok(Look { stat: read.stat, meta: read.meta, target: None, gaps: read.gaps })
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, VolumeError> {
-        self.0.read_at(buffer, offset)
-    }
-
-    fn next_data(&self, offset: u64) -> Result<Option<(u64, u64)>, VolumeError> {
-        self.0.next_data(offset, self.stat()?.size)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), VolumeError> {
-        self.0.write_at(bytes, offset)
-    }
-
-    fn zero_at(&self, offset: u64, bytes: u64) -> Result<(), VolumeError> {
-        self.0.zero_in_file(offset, bytes, self.stat()?.size)
-    }
-
-    fn set_size(&self, bytes: u64) -> Result<(), VolumeError> {
-        rustix::fs::ftruncate(self.0.fd(), bytes).map_err(self.0.failed("set size of"))
-    }
-
-    fn set_meta(&self, meta: &Meta, fidelity: Fidelity) -> Result<(Stat, Vec<Gap>), VolumeError> {
-        Object::open(self.0.fd()).set(self.0.place(), meta, fidelity)
-    }
-}
-
 fn expect_kind(place: &Place, expected: Kind, found: Kind) -> Result<(), VolumeError> {
     if expected == found {
         return Ok(());
@@ -475,4 +487,48 @@ fn time_step(file_system: u64, root: &Stat) -> Duration {
     const REMOTE: [u64; 6] = [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x6573_5546, 0x00c3_6400, 0x0102_1997];
     let has_whole_seconds = root.mtime.nanos == 0 && root.ctime.nanos == 0;
     if REMOTE.contains(&file_system) || has_whole_seconds { COARSE_TIME_STEP } else { TIME_STEP }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(path: &str) -> Place {
+        Place::from_bytes(path.replace('/', "\0").into_bytes()).unwrap()
+    }
+
+    fn check_puts(tree: &Tree, folder: &Path) {
+        let meta = Meta { mode: 0o604, ..Meta::default() };
+        for content in ["new", "replaced"] {
+            let (stat, _) = tree.put(&place("x"), content.as_bytes(), &meta, Fidelity::Plain).unwrap();
+            assert_eq!((stat.mode, stat.links), (0o604, 1));
+            assert_eq!(std::fs::read_to_string(folder.join("x")).unwrap(), content);
+        }
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn files_arrive_whole_where_none_can_be_without_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = Tree::open(folder.path()).unwrap();
+        tree.has_nameless.store(false, Ordering::Relaxed);
+        check_puts(&tree, folder.path());
+    }
+
+    #[test]
+    fn without_proc_what_cannot_be_seen_or_set_is_a_gap() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tree = Tree::open(folder.path()).unwrap();
+        tree.root.hide_proc();
+        tree.has_nameless.store(false, Ordering::Relaxed);
+        check_puts(&tree, folder.path());
+        let look = tree.look(&place("x"), Fidelity::Plain).unwrap();
+        assert_eq!(look.gaps.iter().map(|gap| gap.what).collect::<Vec<_>>(), [GapKind::Unreadable]);
+        let meta = Meta { mode: 0o777, ..look.meta };
+        let (stat, gaps) = tree.set_meta(&place("x"), Kind::File, &meta, Fidelity::Plain).unwrap();
+        assert_eq!((stat.mode, gaps.iter().map(|gap| gap.what).collect()), (0o604, vec![GapKind::Mode]));
+        let content = tree.open(&place("x"), Access::Read).unwrap();
+        assert_eq!(content.look(Fidelity::Plain).unwrap().gaps, []);
+        assert_eq!(content.read_at(&mut [0; 99], 0).unwrap(), 8);
+    }
 }

@@ -87,6 +87,8 @@ struct Frame {
     listing: Option<Listing>,
     /// The name that the walk went into, kept when the listing is given up.
     last: Box<[u8]>,
+    /// Whether it was read again, so that what was read ahead of it may not be met any more.
+    is_again: bool,
 }
 
 impl Walk<'_> {
@@ -95,24 +97,27 @@ impl Walk<'_> {
         let mut here = Place::root();
         visit(Walked { place: here.clone(), stat: self.top.stat })?;
         let mut frames = vec![Frame { listing: self.list(&here, &mut left_out)?, ..Frame::default() }];
-        let mut retained_bytes = 0;
-        self.want(&here, &mut frames);
+        let mut retained_bytes = frames[0].listing.as_ref().map_or(0, Listing::bytes);
+        self.want(&here, &mut frames, true);
         while let Some(frame) = frames.last_mut() {
             self.check_stop()?;
             if frame.listing.is_none() {
-                frame.listing = self.list_after(&here, &frame.last)?;
+                (frame.listing, frame.is_again) = (self.list_after(&here, &frame.last)?, true);
                 retained_bytes += frame.listing.as_ref().map_or(0, Listing::bytes);
             }
             let listing = frame.listing.get_or_insert_default();
             let Some((name, seen)) = listing.next() else {
                 if listing.has_more() {
                     self.look(&here, listing)?;
-                    self.want(&here, &mut frames);
+                    self.want(&here, &mut frames, true);
                 } else {
                     let frame = frames.pop().expect("it was there");
+                    if frame.is_again {
+                        self.ahead.lock().forget(&here);
+                    }
                     retained_bytes = retained_bytes.saturating_sub(frame.listing.as_ref().map_or(0, Listing::bytes));
                     here = here.split().map(|(parent, _)| parent).unwrap_or_default();
-                    self.want(&here, &mut frames);
+                    self.want(&here, &mut frames, false);
                 }
                 continue;
             };
@@ -123,7 +128,7 @@ impl Walk<'_> {
             }
             visit(Walked { place: place.clone(), stat })?;
             if stat.kind == Kind::Directory {
-                let listing = match self.ahead.take(&place) {
+                let listing = match self.take_ahead(&place) {
                     Some(listing) => self.sort(listing, &place, &mut left_out)?,
                     None => self.list(&place, &mut left_out)?,
                 };
@@ -132,7 +137,7 @@ impl Walk<'_> {
                 frames.push(Frame { listing: Some(listing.unwrap_or_default()), ..Frame::default() });
                 here = place;
                 self.give_up(&mut frames, &mut retained_bytes);
-                self.want(&here, &mut frames);
+                self.want(&here, &mut frames, true);
             }
         }
         Ok(left_out)
@@ -217,53 +222,85 @@ impl Walk<'_> {
         }
     }
 
-    /// Asks for the next directories in `here` to be read ahead.
-    fn want(&self, here: &Place, frames: &mut [Frame]) {
+    /// Asks for the next directories in `here` to be read ahead. In a directory that the walk comes back to, only once
+    /// half of what was asked for is done, so that the others are woken up rarely.
+    fn want(&self, here: &Place, frames: &mut [Frame], is_new: bool) {
         let Some(listing) = frames.last_mut().and_then(|frame| frame.listing.as_mut()) else { return };
+        let limit = self.limits.wanted;
         if self.limits.threads < 2 {
             return;
         }
         let mut state = self.ahead.lock();
-        for _ in 0..self.limits.wanted {
+        if !is_new && state.wanted.len() > limit / 2 {
+            return;
+        }
+        for _ in 0..limit {
             // What is in `here` comes before what is beside it or above, and takes its turn.
-            if state.wanted.len() >= self.limits.wanted && state.wanted.last().is_some_and(|last| last.is_within(here))
-            {
+            if state.wanted.len() >= limit && state.wanted.last().is_some_and(|last| last.is_within(here)) {
                 break;
             }
             let Some((name, seen)) = listing.next_upcoming_directory() else { break };
             let Ok(place) = join(here, name) else { break };
-            if self.reason_to_leave_out(&place, seen).is_none() {
+            if !state.done.contains_key(&place) && self.reason_to_leave_out(&place, seen).is_none() {
                 state.wanted.insert(place);
             }
-            if state.wanted.len() > self.limits.wanted {
+            if state.wanted.len() > limit {
                 state.wanted.pop_last();
             }
         }
-        if !state.wanted.is_empty() {
-            self.ahead.wanted.notify_all();
+        state.wake_readers(self);
+    }
+
+    /// The listing of `place` if another thread has it, or is at it; nothing if nobody is. Reads others ahead rather
+    /// than wait.
+    fn take_ahead(&self, place: &Place) -> Option<Result<Listing, Errno>> {
+        let mut state = self.ahead.lock();
+        state.wanted.remove(place);
+        while state.done.get(place)?.is_none() {
+            state = match state.next(self) {
+                Some(next) => self.read_one_ahead(next, state),
+                None => {
+                    state.is_waited_for = true;
+                    wait(&self.ahead.done, state)
+                }
+            };
         }
+        let listing = state.done.remove(place)??;
+        state.ahead_bytes -= listing.as_ref().map_or(0, Listing::bytes);
+        state.wake_readers(self);
+        Some(listing)
     }
 
     /// What the other threads do.
     fn read_ahead(&self) {
         let mut state = self.ahead.lock();
-        loop {
-            if state.is_over {
-                return;
-            }
-            let has_room = state.ahead_bytes < self.limits.ahead_bytes;
-            let Some(place) = has_room.then(|| state.wanted.pop_first()).flatten() else {
-                state = wait(&self.ahead.wanted, state);
-                continue;
+        while !state.is_over {
+            state = match state.next(self) {
+                Some(next) => self.read_one_ahead(next, state),
+                None => {
+                    state.idle += 1;
+                    let mut state = wait(&self.ahead.wanted, state);
+                    state.idle -= 1;
+                    state
+                }
             };
-            state.done.insert(place.clone(), None);
-            drop(state);
-            let listing = self.read(&place);
-            state = self.ahead.lock();
-            state.ahead_bytes += listing.as_ref().map_or(0, Listing::bytes);
-            state.done.insert(place, Some(listing));
-            self.ahead.done.notify_one();
+            if std::mem::take(&mut state.is_waited_for) {
+                self.ahead.done.notify_one();
+            }
         }
+    }
+
+    fn read_one_ahead<'s>(&'s self, place: Place, mut state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        state.done.insert(place.clone(), None);
+        drop(state);
+        let listing = self.read(&place);
+        let mut state = self.ahead.lock();
+        let bytes = listing.as_ref().map_or(0, Listing::bytes);
+        if let Some(done) = state.done.get_mut(&place) {
+            *done = Some(listing);
+            state.ahead_bytes += bytes;
+        }
+        state
     }
 }
 
@@ -291,25 +328,37 @@ struct State {
     /// Nothing while it is being read.
     done: HashMap<Place, Option<Result<Listing, Errno>>>,
     ahead_bytes: usize,
+    /// Readers that wait for something to do.
+    idle: usize,
+    /// Whether the visitor waits for a reader.
+    is_waited_for: bool,
     is_over: bool,
+}
+
+impl State {
+    /// What to read ahead next, if there is room for it.
+    fn next(&mut self, walk: &Walk<'_>) -> Option<Place> {
+        if self.ahead_bytes < walk.limits.ahead_bytes { self.wanted.pop_first() } else { None }
+    }
+
+    /// Gives up what was read ahead in a directory.
+    fn forget(&mut self, place: &Place) {
+        self.wanted.retain(|wanted| !wanted.is_within(place));
+        for (_, listing) in self.done.extract_if(|done, _| done.is_within(place)) {
+            self.ahead_bytes -= listing.and_then(Result::ok).map_or(0, |listing| listing.bytes());
+        }
+    }
+
+    fn wake_readers(&self, walk: &Walk<'_>) {
+        if self.idle > 0 && !self.wanted.is_empty() && self.ahead_bytes < walk.limits.ahead_bytes {
+            walk.ahead.wanted.notify_all();
+        }
+    }
 }
 
 impl Ahead {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The listing of `place` if another thread has it, or is at it; nothing if nobody is.
-    fn take(&self, place: &Place) -> Option<Result<Listing, Errno>> {
-        let mut state = self.lock();
-        state.wanted.remove(place);
-        while state.done.get(place)?.is_none() && !state.is_over {
-            state = wait(&self.done, state);
-        }
-        let listing = state.done.remove(place)??;
-        state.ahead_bytes -= listing.as_ref().map_or(0, Listing::bytes);
-        self.wanted.notify_one();
-        Some(listing)
     }
 }
 

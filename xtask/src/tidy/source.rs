@@ -29,6 +29,16 @@ impl<'a> Source<'a> {
         pairs.map(|(code, product)| if product == ' ' || code == '\n' { code } else { ' ' }).collect()
     }
 
+    /// Lines of the product as they were written, literals included, with their numbers; without lines of comment.
+    pub(super) fn product_lines(&self) -> impl Iterator<Item = (usize, &'a str)> {
+        // What was a space in the code is not taken for one that a test module left.
+        let kept = if self.product.trim().is_empty() { String::new() } else { self.code.replace(' ', "~") };
+        let is_product: Vec<bool> = blank_test_modules(&kept).lines().map(|line| !line.trim().is_empty()).collect();
+        let lines = self.text.lines().zip(is_product).enumerate();
+        let lines = lines.filter(|(_, (line, is_product))| *is_product && !line.trim_start().starts_with("//"));
+        lines.map(|(at, (line, _))| (at + 1, line))
+    }
+
     /// Lines that are not test modules; comments and blank lines count.
     pub(super) fn lines(&self) -> usize {
         let kept = blank_test_modules(&self.code);
@@ -220,7 +230,16 @@ mod tests {
         assert_eq!(lines_with(&source.tests(), "b"), [4]);
         assert_eq!(lines_with(&source.tests(), "a"), [0usize; 0]);
         assert_eq!(source.lines(), 2);
+        assert_eq!(source.product_lines().map(|(line, _)| line).collect::<Vec<_>>(), [1, 6]);
         assert_eq!(Source::new("tests/wire/a.rs", text).product.trim(), "");
+    }
+
+    #[test]
+    fn lines_of_the_product_keep_their_literals_and_lose_their_comments() {
+        let text = "fn a() {\n    // no\n    \"b\"\n}\n#[cfg(test)]\nmod tests {\n    fn c() {\n    \"d\"\n    }\n}\n";
+        let lines: Vec<_> = Source::new("agent/src/a.rs", text).product_lines().collect();
+        assert_eq!(lines, [(1, "fn a() {"), (3, "    \"b\""), (4, "}")]);
+        assert_eq!(Source::new("tests/wire/a.rs", text).product_lines().count(), 0);
     }
 
     #[test]

@@ -153,6 +153,7 @@ pub struct DestinationSession {
     /// Data that came before there was room made for it.
     data: VecDeque<Message>,
     is_data_open: bool,
+    /// What the source ended the pass with, until it is committed.
     contents: HashMap<ContentId, Content>,
     intents: Intents,
     jobs: HashMap<JobId, Running>,
@@ -467,6 +468,7 @@ impl DestinationSession {
             Some(Message::Barrier(Barrier { packs, contents })) => {
                 !is_structure_running && self.packs_done >= *packs && self.contents_done >= *contents
             }
+            // A record of intents may be under way although nothing came of it.
             Some(_) => self.jobs.is_empty() && self.data.is_empty() && !self.intents.is_recording,
         };
         if !may_take {
@@ -487,7 +489,7 @@ impl DestinationSession {
             Message::Finish(finish) => self.finish(finish)?,
             message => return Err(out_of_turn(message.name(), self.state())),
         }
-        Ok(true)
+        Ok(self.state == State::Receiving)
     }
 
     fn take_plan(&mut self, plan: &Plan) -> Result<(), Refusal> {
@@ -653,15 +655,15 @@ impl DestinationSession {
 
     /// Commits after everything that was applied is durable and recorded.
     fn commit_when_flushed(&mut self) {
-        let Some(finish) = self.finish else { return };
         if self.unflushed.checkpoint.is_some() {
             return;
         }
         if self.unflushed.since.is_some() {
             return self.checkpoint();
         }
-        self.finish = None;
-        self.actions.push_back(Action::Commit(finish));
+        if let Some(finish) = self.finish.take() {
+            self.actions.push_back(Action::Commit(finish));
+        }
     }
 
     fn fail(&mut self, refusal: Refusal, is_from_peer: bool) {

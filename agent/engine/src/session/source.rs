@@ -9,17 +9,17 @@
 //! Until `Committing` nothing of this side's state has changed, whatever ends the session: what the destination holds
 //! is the destination's to tell.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 
-use tranship_proto::id::{ContentId, Token};
+use tranship_proto::id::Token;
 use tranship_proto::limit::{IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX};
 use tranship_proto::message::{
     Ack, Barrier, Basis, BasisChoice, Begin, Challenge, Close, Committed, Contract, Finish, Gap, Level, Listed,
     Message, Op, Open, Pack, Piece, Plan, Proof, Role, SurveyItem,
 };
 use tranship_proto::refusal::{Reason, Refusal};
-use tranship_proto::{Kind, Place};
 
+use super::handover::Handover;
 use super::{Channel, Failure, Greeting, out_of_turn};
 
 /// What a pass is to do.
@@ -195,11 +195,7 @@ pub struct SourceSession {
     actions: VecDeque<Action>,
     reads: usize,
     is_exhausted: bool,
-    packs: u64,
-    contents: u64,
-    /// Contents of which not all was handed over yet: the streams that know them, and the pieces so far.
-    open: HashMap<ContentId, Opened>,
-    next_stream: u32,
+    handover: Handover,
     has_said_anything: bool,
     acknowledged: Ack,
     committed: Option<Committed>,
@@ -207,17 +203,11 @@ pub struct SourceSession {
     failure: Option<Failure>,
 }
 
-#[derive(Debug, Default)]
-struct Opened {
-    streams: HashSet<u32>,
-    pieces: u64,
-    close: Option<Close>,
-}
-
 impl SourceSession {
     /// A session that says hello first.
     pub fn new(order: Order) -> Self {
         let hello = Message::Hello(order.greeting.hello(Role::Source));
+        let handover = Handover::new(order.data_streams);
         let mut session = Self {
             order,
             state: State::Greeting,
@@ -230,10 +220,7 @@ impl SourceSession {
             actions: VecDeque::new(),
             reads: 0,
             is_exhausted: false,
-            packs: 0,
-            contents: 0,
-            open: HashMap::new(),
-            next_stream: 0,
+            handover,
             has_said_anything: false,
             acknowledged: Ack::default(),
             committed: None,
@@ -428,7 +415,7 @@ impl SourceSession {
             (State::Contents, Event::Read { produced, is_exhausted }) => {
                 self.reads -= 1;
                 self.is_exhausted |= is_exhausted;
-                produced.into_iter().for_each(|produced| self.hand_over(produced));
+                self.hand_over(produced);
                 self.read_on();
                 self.close_when_read();
                 Ok(())
@@ -525,6 +512,8 @@ impl SourceSession {
         if planned.candidates == 0 {
             return self.finish();
         }
+        // Such a plan makes the destination doubt everything, even if nothing comes of it.
+        self.has_said_anything |= planned.touches_everything;
         self.say(Message::Plan(Plan {
             touches_everything: planned.touches_everything,
             entries: planned.candidates,
@@ -541,7 +530,7 @@ impl SourceSession {
                 && !session.is_exhausted
                 && session.reads < session.order.reads_max
                 && session.queued_bytes < IN_FLIGHT_BYTES_MAX
-                && session.open.len() < OPEN_CONTENTS_MAX
+                && session.handover.open_contents() < OPEN_CONTENTS_MAX
         };
         while may_read(self) {
             self.reads += 1;
@@ -549,68 +538,29 @@ impl SourceSession {
         }
     }
 
-    fn hand_over(&mut self, produced: Produced) {
-        match produced {
-            Produced::Pack(pack) => {
-                self.packs += 1;
-                let stream = self.next_stream();
-                self.touch_on(stream, Message::Pack(pack));
-            }
-            Produced::Ops(ops) => self.touch(Message::Structure(ops)),
-            Produced::Pieces { open, pieces, close } => {
-                let id = open.content;
-                let count = pieces.len() as u64;
-                for piece in pieces {
-                    // One writer for each file is what file systems like; a device takes as many as there are.
-                    let stream = if open.kind == Kind::Block { self.next_stream() } else { self.stream_of(id) };
-                    self.open_on(stream, &open);
-                    self.touch_on(stream, Message::Piece(piece));
-                }
-                let opened = self.open.entry(id).or_default();
-                opened.pieces += count;
-                opened.close = close.or(opened.close.take());
-                if opened.close.as_ref().is_some_and(|close| close.pieces == opened.pieces) {
-                    let stream = opened.streams.iter().next().copied().unwrap_or_else(|| self.stream_of(id));
-                    self.open_on(stream, &open);
-                    let close = self.open.remove(&id).and_then(|opened| opened.close);
-                    self.contents += 1;
-                    self.touch_on(stream, Message::Close(close.expect("it has just been there")));
-                }
+    fn hand_over(&mut self, produced: Vec<Produced>) {
+        for produced in produced {
+            for (channel, message) in self.handover.messages(produced) {
+                self.has_said_anything = true;
+                self.queue(channel, message);
             }
         }
-    }
-
-    /// Says what a content is on `stream`, once, before anything else of it.
-    fn open_on(&mut self, stream: u32, open: &Open) {
-        if self.open.entry(open.content).or_default().streams.insert(stream) {
-            self.touch_on(stream, Message::Open(open.clone()));
-        }
-    }
-
-    fn stream_of(&self, content: ContentId) -> u32 {
-        content.0 % self.order.data_streams
-    }
-
-    fn next_stream(&mut self) -> u32 {
-        self.next_stream = (self.next_stream + 1) % self.order.data_streams;
-        self.next_stream
     }
 
     fn close_when_read(&mut self) {
         if self.is_exhausted && self.reads == 0 {
-            debug_assert!(self.open.is_empty(), "every content ends with the last read of it");
-            self.say(Message::Barrier(Barrier { packs: self.packs, contents: self.contents }));
+            self.say(Message::Barrier(self.handover.barrier()));
             self.state = State::Closing;
             self.actions.push_back(Action::NextClosing);
         }
     }
 
     fn finish(&mut self) {
-        // A destination that was not touched keeps its manifest, whatever we learned about our own side.
+        // A destination that was not touched keeps its manifest, whatever we learned about our own side. One that was
+        // interrupted makes a new one: as long as it has none, it reads again what is in doubt.
+        let is_interrupted = self.basis.as_ref().is_some_and(|basis| basis.is_interrupted);
         let token = match self.choice {
-            BasisChoice::Common(_) if !self.has_said_anything => {
-                self.basis.as_ref().and_then(|basis| basis.token).expect("common means that it has one")
-            }
+            BasisChoice::Common(token) if !self.has_said_anything && !is_interrupted => token,
             _ => self.order.token,
         };
         self.order.token = token;
@@ -695,11 +645,6 @@ impl SourceSession {
         self.say(message);
     }
 
-    fn touch_on(&mut self, stream: u32, message: Message) {
-        self.has_said_anything = true;
-        self.queue(Channel::Data(stream), message);
-    }
-
     fn say(&mut self, message: Message) {
         self.queue(Channel::Control, message);
     }
@@ -718,9 +663,4 @@ fn weight(message: &Message) -> usize {
         Message::Structure(ops) => ops.len() * 256,
         _ => 0,
     }
-}
-
-/// The place of a block volume's only content.
-pub fn block_place() -> Place {
-    Place::root()
 }
