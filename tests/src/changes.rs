@@ -216,6 +216,9 @@ fn rewrite(kind: Kind, path: &Path, random: &mut Random) -> io::Result<()> {
     }
 }
 
+/// Deeper than this nothing is changed: the calls used here take paths of 4,096 bytes.
+const PATH_BYTES_MAX: usize = 1_024;
+
 /// Regular files, and folders with the root among them, relative to the root and in order.
 fn listed(root: &Path) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let (mut files, mut folders, mut open) = (Vec::new(), Vec::new(), vec![PathBuf::new()]);
@@ -224,6 +227,9 @@ fn listed(root: &Path) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
             let entry = entry?;
             let kind = entry.file_type()?;
             let path = folder.join(entry.file_name());
+            if path.as_os_str().len() > PATH_BYTES_MAX {
+                continue;
+            }
             if kind.is_dir() && entry.file_name() != "lost+found" {
                 open.push(path);
             } else if kind.is_file() {

@@ -1,0 +1,143 @@
+//! A tree with everything in it, on every file system, through its whole life.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+use tranship_tests::changes::Changes;
+use tranship_tests::filesystems::{FileSystem, Kind};
+use tranship_tests::processes::{DEADLINE, Running};
+use tranship_tests::variety::Variety;
+use tranship_tests::walker::{Contract, Tree, differences, walk};
+
+use crate::host::{LONG, Pair, expect_idle, expect_proof, is_root, let_clocks_tick, sync_command};
+
+const SYSTEM_BYTES: u64 = 512 << 20;
+
+/// A first copy, a pass without changes, passes with changes of every kind, and a final one, each compared.
+fn live(pair: &Pair, arguments: &[&str], contract: &Contract) {
+    let unchanged = |before: &Tree, when: &str| {
+        let lines = differences(before, &walk(pair.source()).expect("walked"), &Contract::everything());
+        assert!(lines.is_empty(), "{when} changed the source:\n{}", lines.join("\n"));
+    };
+    let_clocks_tick(pair.source());
+    let before = walk(pair.source()).expect("walked");
+    let first = pair.stage(arguments);
+    assert_eq!(first.json()["basis"], "nothing", "{first:#?}");
+    pair.expect_equal(contract);
+    // What no mode carries is looked at each time, and so is what claims to have been written in the future.
+    let second = pair.stage(arguments);
+    assert!(second.number("entries_changed") < 20 && second.number("bytes_read_source") < 100, "{second:#?}");
+    for key in ["bytes_literal", "bytes_read_destination", "bytes_written_destination"] {
+        assert_eq!(second.number(key), 0, "{key} in {second:#?}");
+    }
+    unchanged(&before, "a stage");
+
+    let mut changes = Changes::new(pair.source(), 11);
+    for _ in 0..3 {
+        changes.make(60).expect("made");
+        let_clocks_tick(pair.source());
+        let stage = pair.stage(arguments);
+        assert_eq!(stage.json()["basis"], "common", "{stage:#?}");
+        pair.expect_equal(contract);
+    }
+    let before = walk(pair.source()).expect("walked");
+    expect_proof(&pair.stage(&[&["--final", "--accept-gap", "socket,device"], arguments].concat()));
+    pair.expect_equal(contract);
+    unchanged(&before, "the final pass");
+}
+
+/// Names of one symbolic link arrive as links of their own: nobody can tell but by inode, and no mode carries it.
+fn part_linked_symlinks(root: &Path) {
+    fs::remove_file(root.join("hard-links/other/symlink")).expect("removed");
+}
+
+fn lives_on(kind: Kind, missing: &[&str], arguments: &[&str], contract: &Contract) {
+    if !is_root() {
+        return;
+    }
+    let pair = Pair::mounted(kind, kind, SYSTEM_BYTES);
+    Variety::make(pair.source()).expect("made").expect_all_but(missing);
+    part_linked_symlinks(pair.source());
+    live(&pair, arguments, contract);
+}
+
+#[test]
+fn everything_on_ext4_arrives_and_stays_the_same() {
+    lives_on(Kind::Ext4, &[], &[], &Contract::exact());
+}
+
+#[test]
+fn everything_on_xfs_arrives_and_stays_the_same() {
+    lives_on(Kind::Xfs, &["longest-symlink"], &[], &Contract::exact());
+}
+
+#[test]
+fn everything_on_btrfs_arrives_and_stays_the_same() {
+    lives_on(Kind::Btrfs, &[], &["--mode", "exact"], &Contract::exact());
+}
+
+#[test]
+fn everything_on_tmpfs_arrives_and_stays_the_same_but_device_nodes_in_mode_owner() {
+    lives_on(Kind::Tmpfs, &[], &["--mode", "owner"], &Contract::owner());
+}
+
+#[test]
+fn everything_that_anybody_can_make_is_carried_by_anybody() {
+    if !is_root() {
+        return;
+    }
+    // What a user can read, on a file system where they own the root.
+    let user = 12_345;
+    let pair = Pair::mounted(Kind::Ext4, Kind::Xfs, SYSTEM_BYTES);
+    let items = ["files-of-edge-sizes", "directories", "symlinks", "hard-links", "fifo", "names", "user-xattrs"];
+    Variety::make_only(pair.source(), &items).expect("made").expect_all_but(&[]);
+    part_linked_symlinks(pair.source());
+    let state = TempDir::new().expect("made");
+    for path in [pair.source(), pair.destination(), state.path()] {
+        let chown = Command::new("chown").args(["-Rh", &format!("{user}:{user}")]).arg(path).status();
+        assert!(chown.expect("started").success());
+    }
+    open_way_to(&[pair.source(), pair.destination(), state.path()]);
+    let as_user = |arguments: &[&str]| {
+        let command = sync_command(pair.source(), pair.destination(), state.path(), arguments);
+        let mut setpriv = Command::new("setpriv");
+        setpriv.args(["--reuid", &user.to_string(), "--regid", &user.to_string(), "--clear-groups"]);
+        Running::start(setpriv.arg(command.get_program()).args(command.get_args())).finish(LONG)
+    };
+    let_clocks_tick(pair.source());
+    assert_eq!(as_user(&[]).expect_code(0).json()["basis"], "nothing");
+    pair.expect_equal(&Contract::owner());
+    expect_idle(&as_user(&[]).expect_code(0));
+    expect_proof(&as_user(&["--final"]).expect_code(0));
+}
+
+/// Folders of temporary things are private to root; who runs the pass has to get through.
+fn open_way_to(paths: &[&Path]) {
+    use std::os::unix::fs::PermissionsExt;
+    for parent in paths.iter().filter_map(|path| path.parent()).filter(|parent| *parent != std::env::temp_dir()) {
+        fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).expect("set");
+    }
+}
+
+#[test]
+fn a_life_in_folders_of_one_file_system_follows_its_seed() {
+    let pair = Pair::of(FileSystem::folder().expect("made"), FileSystem::folder().expect("made"));
+    let mut changes = Changes::new(pair.source(), 23);
+    changes.make(200).expect("made");
+    pair.stage(&[]);
+    for _ in 0..6 {
+        changes.make(50).expect("made");
+        pair.stage(&[]);
+    }
+    let contract = if rustix::process::geteuid().is_root() { Contract::exact() } else { Contract::plain() };
+    pair.finish(&[]);
+    pair.expect_equal(&contract);
+    let verify = Running::start(
+        Command::new(tranship_tests::processes::binary())
+            .args(["--output", "json", "verify"])
+            .args([pair.source(), pair.destination()]),
+    );
+    verify.finish(DEADLINE).expect_code(0);
+}
