@@ -313,6 +313,7 @@ impl Destination {
             manifest,
             threads: self.threads,
             stop: &self.stop,
+            gaps: Mutex::default(),
         };
         let (proof, listing) = proving.prove(challenge)?;
         lock(&self.inner).listing = Some(Listing::entries(&listing, &*self.store)?);

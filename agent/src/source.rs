@@ -360,8 +360,14 @@ impl Source {
             manifest: state.head.token.map(manifest_name),
             threads: self.settings.threads,
             stop: &self.stop,
+            gaps: Mutex::default(),
         };
         let (proof, listing) = reading.prove(challenge)?;
+        let found = std::mem::take(&mut *lock(&reading.gaps));
+        let mut gaps = lock(&self.gaps);
+        let known: BTreeSet<(Place, GapKind)> = gaps.iter().map(|gap| (gap.place.clone(), gap.what)).collect();
+        gaps.extend(found.into_iter().filter(|gap| !known.contains(&(gap.place.clone(), gap.what))));
+        drop(gaps);
         lock(&self.inner).comparing = Some(Comparing::new(listing.entries(&*state.store)?));
         Ok(proof)
     }
