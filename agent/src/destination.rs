@@ -25,7 +25,7 @@ use crate::prove::{Listing, Listings, Proving};
 use crate::state::head::{Head, manifest_name, map_name};
 use crate::state::journal::{History, Journal, Record};
 use crate::state::map::Map;
-use crate::state::{Store, read_entries, write_list};
+use crate::state::{Store, is_whole_list, read_entries, write_list};
 use crate::volume::{Access, Facts, Volume};
 
 pub use apply::Applied;
@@ -156,7 +156,7 @@ impl Destination {
         let head = Head::load(store)?.filter(|head| head.identity == self.facts.identity);
         let mut head = head.unwrap_or_else(|| Head::new(self.facts.identity.clone(), Digest([0; 32])));
         if let Some(token) = head.token
-            && (store.open(&manifest_name(token))?.is_none() || store.open(&map_name(token))?.is_none())
+            && (!is_whole_list(store, &manifest_name(token))? || store.open(&map_name(token))?.is_none())
         {
             head.token = None;
         }

@@ -30,7 +30,7 @@ use crate::pass::{Changes, Clock, Counters, PassError, Scan};
 use crate::prove::{Comparing, DIFFERENCES_MAX, Proving};
 use crate::state::head::{Head, Pace, manifest_name, map_name};
 use crate::state::map::Map;
-use crate::state::{StateError, StateFile, Store, Writing, finish_list, read_entries, read_list, write_list};
+use crate::state::{StateFile, Store, Writing, finish_list, is_whole_list, read_entries, read_list, write_list};
 use crate::volume::{Access, Facts, LeftOut, Look, Volume, VolumeError, trusted_before};
 
 use closing::Closing;
@@ -199,8 +199,8 @@ impl Source {
         head.sweep(&*store)?;
         let known_map = match head.token {
             None => None,
-            Some(token) => match (store.open(&manifest_name(token))?, store.open(&map_name(token))?) {
-                (Some(manifest), Some(map)) if is_whole(&manifest)? => Some(Map::new(map)?),
+            Some(token) => match (is_whole_list(&*store, &manifest_name(token))?, store.open(&map_name(token))?) {
+                (true, Some(map)) => Some(Map::new(map)?),
                 _ => {
                     head.token = None;
                     None
@@ -610,16 +610,6 @@ impl Survey {
 
 fn millis(time: Time) -> u64 {
     time.seconds.max(0) as u64 * 1_000 + u64::from(time.nanos) / 1_000_000
-}
-
-/// Whether every block of a list can be read: a damaged manifest is as good as none.
-fn is_whole(file: &Arc<dyn StateFile>) -> Result<bool, StateError> {
-    use tranship_engine::run::{RunError, RunReader};
-    match RunReader::<Entry, _>::open(crate::state::Sequential::new(file.clone())) {
-        Ok(_) => Ok(true),
-        Err(RunError::Io(error)) => Err(error.into()),
-        Err(_) => Ok(false),
-    }
 }
 
 /// The entry of an object that was looked at.

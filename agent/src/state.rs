@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use tranship_engine::Entry;
-use tranship_engine::run::{Record, RunError, RunReader, RunWriter};
+use tranship_engine::run::{self, Record, RunError, RunReader, RunWriter};
 
 /// The files of one volume in one role.
 pub trait Store: Send + Sync {
@@ -172,6 +172,16 @@ pub fn read_list<R: Record + Send + 'static>(store: &dyn Store, name: &str) -> R
     let Some(file) = store.open(name)? else { return Ok(None) };
     let list = RunReader::open(Sequential::new(file))?;
     Ok(Some(Box::new(list.map(|record| record.map_err(StateError::from)))))
+}
+
+/// Whether there is a list under this name and all of it is as it was written: a damaged one is as good as none.
+pub fn is_whole_list(store: &dyn Store, name: &str) -> Result<bool, StateError> {
+    let Some(file) = store.open(name)? else { return Ok(false) };
+    match run::check(Sequential::new(file)) {
+        Ok(()) => Ok(true),
+        Err(RunError::Io(error)) => Err(error.into()),
+        Err(_) => Ok(false),
+    }
 }
 
 /// The entries of a list under this name; none if there is no such list.

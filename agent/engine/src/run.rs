@@ -141,36 +141,13 @@ pub struct RunReader<R, I> {
 impl<R: Record, I: Read> RunReader<R, I> {
     /// A list that starts here.
     pub fn open(mut input: I) -> Result<Self, RunError> {
-        let mut magic = [0; 8];
-        match input.read_exact(&mut magic) {
-            Ok(()) if magic == *MAGIC => Ok(Self { input, block: 0, records: Vec::new().into_iter(), is_done: false }),
-            Ok(()) => Err(RunError::Foreign),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(RunError::Foreign),
-            Err(error) => Err(error.into()),
-        }
+        read_magic(&mut input)?;
+        Ok(Self { input, block: 0, records: Vec::new().into_iter(), is_done: false })
     }
 
     fn next_block(&mut self) -> Result<Option<Vec<R>>, RunError> {
         let block = self.block;
-        let damaged = |error: io::Error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => RunError::Damaged { block },
-            _ => RunError::Io(error),
-        };
-        let mut head = [0; HEADER_BYTES];
-        self.input.read_exact(&mut head).map_err(damaged)?;
-        let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize;
-        let (bytes, records) = (word(0), word(4));
-        if bytes > BLOCK_BYTES_MAX || records > bytes {
-            return Err(RunError::Damaged { block });
-        }
-        let mut payload = vec![0; bytes];
-        self.input.read_exact(&mut payload).map_err(damaged)?;
-        if header(&payload, records as u32) != head {
-            return Err(RunError::Damaged { block });
-        }
-        if records == 0 {
-            return Ok(None);
-        }
+        let Some((payload, records)) = read_block(&mut self.input, block)? else { return Ok(None) };
         self.block += 1;
         let meaningless = |source| RunError::Meaningless { block, source };
         let mut reader = Reader::new(&payload);
@@ -182,6 +159,47 @@ impl<R: Record, I: Read> RunReader<R, I> {
         reader.finish().map_err(meaningless)?;
         Ok(Some(list))
     }
+}
+
+/// Reads a list to its end without looking into its records: an error says that it is not as it was written.
+pub fn check(mut input: impl Read) -> Result<(), RunError> {
+    read_magic(&mut input)?;
+    let mut block = 0;
+    while read_block(&mut input, block)?.is_some() {
+        block += 1;
+    }
+    Ok(())
+}
+
+fn read_magic(input: &mut impl Read) -> Result<(), RunError> {
+    let mut magic = [0; 8];
+    match input.read_exact(&mut magic) {
+        Ok(()) if magic == *MAGIC => Ok(()),
+        Ok(()) => Err(RunError::Foreign),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(RunError::Foreign),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The payload of the next block and how many records are in it; nothing at the end.
+fn read_block(input: &mut impl Read, block: u64) -> Result<Option<(Vec<u8>, usize)>, RunError> {
+    let damaged = |error: io::Error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => RunError::Damaged { block },
+        _ => RunError::Io(error),
+    };
+    let mut head = [0; HEADER_BYTES];
+    input.read_exact(&mut head).map_err(damaged)?;
+    let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize;
+    let (bytes, records) = (word(0), word(4));
+    if bytes > BLOCK_BYTES_MAX || records > bytes {
+        return Err(RunError::Damaged { block });
+    }
+    let mut payload = vec![0; bytes];
+    input.read_exact(&mut payload).map_err(damaged)?;
+    if header(&payload, records as u32) != head {
+        return Err(RunError::Damaged { block });
+    }
+    Ok((records > 0).then_some((payload, records)))
 }
 
 impl<R: Record, I: Read> Iterator for RunReader<R, I> {
@@ -271,13 +289,14 @@ mod tests {
     #[test]
     fn every_cut_and_every_flipped_byte_is_noticed() {
         let bytes = written(&entries(40));
+        check(&bytes[..]).expect("intact");
         for cut in 0..bytes.len() {
-            assert!(read(&bytes[..cut]).is_err(), "cut at {cut}");
+            assert!(read(&bytes[..cut]).is_err() && check(&bytes[..cut]).is_err(), "cut at {cut}");
         }
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x10;
-            assert!(read(&damaged).is_err(), "flip at {at}");
+            assert!(read(&damaged).is_err() && check(&damaged[..]).is_err(), "flip at {at}");
         }
     }
 }

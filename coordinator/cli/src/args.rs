@@ -133,6 +133,9 @@ pub(crate) struct ReceiveArgs {
     /// End after one pass; otherwise the same ticket is good for pass after pass, until Ctrl-C
     #[arg(long)]
     pub(crate) once: bool,
+    /// End when standard input does: whoever started this process is gone
+    #[arg(long, hide = true)]
+    pub(crate) attached: bool,
     #[command(flatten)]
     pub(crate) link: LinkArgs,
     #[command(flatten)]

@@ -114,9 +114,13 @@ async fn sync(args: SyncArgs, global: &Global, printer: Printer) -> Result<Exit,
 }
 
 async fn receive(args: ReceiveArgs, global: &Global, printer: Printer) -> Result<Exit, RunError> {
+    let is_attached = args.attached;
     let options = args.validate(&Environment::of_process(), &mut BufReader::new(io::stdin()))?;
     let bandwidth = signals::watch_bandwidth(options.link.bandwidth, &options.state).map_err(no_signals)?;
     let context = context(bandwidth, global, printer)?;
+    if is_attached {
+        signals::watch_stdin(context.stop.clone());
+    }
     let progress = Progress::start(Show::of(global), vec![("receive".to_owned(), Arc::clone(&context.monitor))]);
     let result = run::receive(options, context).await;
     drop(progress);

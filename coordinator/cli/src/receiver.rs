@@ -28,11 +28,22 @@ impl Receiver {
     pub(crate) async fn start(destination: &Path, state: &Path) -> Result<Self, RunError> {
         let program = std::env::current_exe().map_err(|error| no_receiver("it cannot be found").because(error))?;
         let mut child = Command::new(program)
-            .args(["--output", "json", "--quiet", "receive", "--once", "--listen", "127.0.0.1:0", "--state"])
+            .args([
+                "--output",
+                "json",
+                "--quiet",
+                "receive",
+                "--once",
+                "--attached",
+                "--listen",
+                "127.0.0.1:0",
+                "--state",
+            ])
             .arg(state)
             .arg("--")
             .arg(destination)
-            .stdin(Stdio::null())
+            // However we end, the kernel closes our end of it.
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true)

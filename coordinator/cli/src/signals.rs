@@ -45,6 +45,16 @@ pub(crate) fn watch_stop(stop: Stop, is_quiet: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Sets `stop` when standard input ends: a source that was killed leaves no receiver behind.
+pub(crate) fn watch_stdin(stop: Stop) {
+    // A thread of its own, which nobody waits for: this read may last as long as the process.
+    std::thread::spawn(move || {
+        // An input that cannot be read is at its end, too.
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        stop.set();
+    });
+}
+
 /// A bandwidth that starts with what was typed, and is read from the state folder's file at each SIGHUP.
 pub(crate) fn watch_bandwidth(typed: Option<Rate>, state: &Path) -> io::Result<watch::Receiver<Option<Rate>>> {
     let (sender, receiver) = watch::channel(typed);
