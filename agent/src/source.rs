@@ -148,7 +148,20 @@ impl Source {
 
     /// Does what the session asks for, and says what came of it.
     pub fn perform(&self, action: Action) -> Event {
-        self.try_to(action).unwrap_or_else(|error| Event::Failed(error.refusal()))
+        self.try_to(action).unwrap_or_else(|error| {
+            if error.is_damage() {
+                self.forget_manifest();
+            }
+            Event::Failed(error.refusal())
+        })
+    }
+
+    /// Without a manifest the next session compares contents.
+    fn forget_manifest(&self) {
+        let Some(State { store, head, .. }) = lock(&self.inner).state.clone() else { return };
+        if let Err(error) = (Head { token: None, ..head }).store(&*store) {
+            tracing::warn!(%error, "cannot discard a damaged manifest");
+        }
     }
 
     fn try_to(&self, action: Action) -> Result<Event, PassError> {
@@ -199,7 +212,7 @@ impl Source {
         let known_map = match head.token {
             None => None,
             Some(token) => match (store.open(&manifest_name(token))?, store.open(&map_name(token))?) {
-                (Some(manifest), Some(map)) if is_whole(&manifest)? => Some(Map::new(map)?),
+                (Some(manifest), Some(map)) if is_list(&manifest)? => Some(Map::new(map)?),
                 _ => {
                     head.token = None;
                     None
@@ -596,8 +609,8 @@ impl Survey {
     }
 }
 
-/// Whether every block of a list can be read: a damaged manifest is as good as none.
-fn is_whole(file: &Arc<dyn StateFile>) -> Result<bool, StateError> {
+/// Whether a list is one of ours. Damage in its blocks is met when they are read, and then it is forgotten.
+fn is_list(file: &Arc<dyn StateFile>) -> Result<bool, StateError> {
     use tranship_engine::run::{RunError, RunReader};
     match RunReader::<Entry, _>::open(crate::state::Sequential::new(file.clone())) {
         Ok(_) => Ok(true),
