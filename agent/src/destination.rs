@@ -109,7 +109,20 @@ impl Destination {
 
     /// Does what the session asks for, and says what came of it.
     pub fn perform(&self, action: Action) -> Event {
-        self.try_to(action).unwrap_or_else(|error| Event::Failed(error.refusal()))
+        self.try_to(action).unwrap_or_else(|error| {
+            if error.is_damage() {
+                self.forget_manifest();
+            }
+            Event::Failed(error.refusal())
+        })
+    }
+
+    /// Without a manifest the next session compares contents. The journal keeps what it says.
+    fn forget_manifest(&self) {
+        let Some(head) = lock(&self.inner).head.clone() else { return };
+        if let Err(error) = (Head { token: None, ..head }).store(&*self.store) {
+            tracing::warn!(%error, "cannot discard a damaged manifest");
+        }
     }
 
     fn try_to(&self, action: Action) -> Result<Event, PassError> {
@@ -161,8 +174,9 @@ impl Destination {
             head.token = None;
         }
         // Whoever emptied it did not ask us.
-        let root_alone = |token| Ok::<_, PassError>(read_entries(store, Some(&manifest_name(token)))?.nth(1).is_none());
-        if self.facts.is_empty && !head.token.map(root_alone).transpose()?.unwrap_or(false) {
+        let has_root_alone =
+            |token| read_entries(store, Some(&manifest_name(token))).is_ok_and(|mut entries| entries.nth(1).is_none());
+        if self.facts.is_empty && !head.token.is_some_and(has_root_alone) {
             head.token = None;
         }
         head.sweep(store)?;

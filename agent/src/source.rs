@@ -149,7 +149,20 @@ impl Source {
 
     /// Does what the session asks for, and says what came of it.
     pub fn perform(&self, action: Action) -> Event {
-        self.try_to(action).unwrap_or_else(|error| Event::Failed(error.refusal()))
+        self.try_to(action).unwrap_or_else(|error| {
+            if error.is_damage() {
+                self.forget_manifest();
+            }
+            Event::Failed(error.refusal())
+        })
+    }
+
+    /// Without a manifest the next session compares contents.
+    fn forget_manifest(&self) {
+        let Some(State { store, head, .. }) = lock(&self.inner).state.clone() else { return };
+        if let Err(error) = (Head { token: None, ..head }).store(&*store) {
+            tracing::warn!(%error, "cannot discard a damaged manifest");
+        }
     }
 
     fn try_to(&self, action: Action) -> Result<Event, PassError> {

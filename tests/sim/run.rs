@@ -6,6 +6,7 @@ use tranship_agent::state::Store;
 use tranship_agent::state::memory::MemoryStore;
 use tranship_agent::volume::Volume;
 use tranship_agent::volume::memory::Saved;
+use tranship_proto::refusal::Reason;
 
 use crate::pass::{self, Outcome, Wish};
 use crate::reach::Reach;
@@ -23,6 +24,7 @@ const MUST_REACH: &[&str] = &[
     "committed on a common basis after a crash",
     "source went back to its old bytes",
     "state lost",
+    "state damaged",
     "destination changed behind our back",
     "a device will lie",
 ];
@@ -71,6 +73,9 @@ fn go(world: &mut World, wish: Wish) -> Outcome {
     let failures: Vec<_> = outcome.failures.iter().map(|failure| failure.refusal.clone()).collect();
     let equal = outcome.verdict.as_ref().map(|verdict| verdict.is_equal());
     world.note(format!("  committed {}, on {}, equal {equal:?}, {failures:?}", outcome.is_committed, outcome.choice));
+    for gap in outcome.verdict.iter().flat_map(|verdict| &verdict.differences).take(3) {
+        world.note(format!("    {} {}", gap.place, gap.detail));
+    }
     world.reach.add("pass");
     if outcome.is_committed {
         world.reach.add("pass committed");
@@ -85,7 +90,9 @@ fn go(world: &mut World, wish: Wish) -> Outcome {
     if !outcome.was_troubled && !outcome.is_committed {
         // A stage takes the destination for what it left there; the pass that stumbles over a stranger's work ends, and
         // the next one looks.
-        assert!(std::mem::take(&mut world.may_stumble), "a pass without trouble failed: {failures:?}");
+        let is_damage = failures.iter().all(|refusal| refusal.reason == Reason::State) && world.damages > 0;
+        world.damages -= u64::from(is_damage);
+        assert!(is_damage || std::mem::take(&mut world.may_stumble), "a pass without trouble failed: {failures:?}");
     }
     outcome
 }
@@ -106,6 +113,9 @@ fn meddle(world: &mut World, saved: &mut Option<Saved>) {
         let machine = if world.chance.one_in(2) { &world.source } else { &world.destination };
         machine.store.wipe();
     }
+    if world.chance.one_in(12) {
+        damage_state(world);
+    }
     if world.chance.one_in(10) {
         meddle_with_destination(world);
     }
@@ -122,10 +132,31 @@ fn meddle_with_destination(world: &mut World) {
     world.clock.advance(Duration::from_secs(2));
 }
 
+/// One byte of a state folder is another one, or the end of a file is missing.
+fn damage_state(world: &mut World) {
+    let machine = if world.chance.one_in(2) { &world.source } else { &world.destination };
+    let names = machine.store.names().expect("memory");
+    // The end of a journal is cut off by every crash: what it said last had no effect yet. Damage further up is left to
+    // the proof.
+    let names: Vec<_> =
+        names.into_iter().filter(|name| !name.starts_with("journal") && !name.ends_with("mp")).collect();
+    let Some(name) = world.chance.pick(&names).cloned() else { return };
+    let file = machine.store.open(&name).expect("memory").expect("it is named");
+    let at = world.chance.below(file.len().expect("memory"));
+    let mut byte = [0];
+    if file.read_at(&mut byte, at).expect("memory") == 1 {
+        file.write_at(&[byte[0] ^ 1 << world.chance.below(8)], at).expect("memory");
+        file.sync().expect("memory");
+        world.note(format!("state damaged: byte {at} of {name}"));
+        world.reach.add("state damaged");
+        world.damages += 1;
+    }
+}
+
 /// A stage with nothing changed reads nothing at the source, sends nothing, and leaves the destination alone.
 fn be_quiet(world: &mut World) {
     let quiet = Wish::default();
-    for _ in 0..2 {
+    for _ in 0..3 {
         world.clock.advance(Duration::from_secs(5));
         go(world, quiet);
     }
@@ -159,6 +190,11 @@ fn converge(world: &mut World) {
     world.clock.advance(Duration::from_secs(5));
     if world.chance.one_in(4) {
         meddle_with_destination(world);
+    }
+    // Whoever stumbles over damage does so once for each.
+    for _ in 0..world.damages + u64::from(world.may_stumble) {
+        go(world, Wish { is_final: true, ..Wish::default() });
+        world.clock.advance(Duration::from_secs(5));
     }
     // What no stat can show: a lie, a stranger on a device, and what a source's lost power left of a late write.
     let has_surprises = world.has_lied || (world.is_block && world.is_meddled_with) || world.has_source_crashed;

@@ -40,6 +40,8 @@ pub(crate) struct World {
     pub(crate) has_crashed: bool,
     /// Whether the source's machine ever did.
     pub(crate) has_source_crashed: bool,
+    /// Damages of state folders that nobody has stumbled over yet.
+    pub(crate) damages: u64,
     /// Whether a stage may come upon a stranger's work at the destination.
     pub(crate) may_stumble: bool,
     /// Whether the destination's device ever lied.
@@ -119,6 +121,7 @@ impl World {
             reach: Reach::default(),
             has_crashed: false,
             has_source_crashed: false,
+            damages: 0,
             may_stumble: false,
             has_lied: false,
             is_meddled_with: false,

@@ -272,6 +272,11 @@ impl Data {
         self.cache.resize(size, 0);
     }
 
+    /// Forgets what is in the cache and not dirty: from now on everybody sees what the device holds.
+    pub(super) fn drop_clean(&mut self) {
+        self.cache = self.on_device();
+    }
+
     /// What the device holds, after what is dirty was written back.
     pub(super) fn on_device(&self) -> Vec<u8> {
         let mut device = self.device.clone();
