@@ -1,6 +1,7 @@
 //! Thousands of passes with everything that can go wrong, from a seed, without a disk, a link or a clock.
 //!
 //! `TRANSHIP_SIM_SEED=n` repeats one run, `TRANSHIP_SIM_RUNS=n` does more of them.
+#![expect(clippy::print_stdout, reason = "a simulation says what it reached, and the seed that repeats a failure")]
 
 mod application;
 mod chance;
