@@ -452,7 +452,7 @@ impl Source {
     /// What this pass teaches about the next one.
     fn pace(&self, last: &Pace) -> Pace {
         let took = millis((self.clock)()).saturating_sub(millis(self.began)).max(1);
-        let bytes_per_second = Counters::get(&self.counters.bytes_read) * 1_000 / took;
+        let bytes_per_second = Counters::get(&self.counters.bytes_done) * 1_000 / took;
         Pace { began_ms: millis(self.began), bytes_per_second: bytes_per_second.max(last.bytes_per_second) }
     }
 
