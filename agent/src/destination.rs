@@ -167,6 +167,10 @@ impl Destination {
     pub fn inspect(&self) -> Result<Basis, PassError> {
         let store = &*self.store;
         let head = Head::load(store)?.filter(|head| head.identity == self.facts.identity);
+        if head.is_none() {
+            // Nothing says any more which volume the first journal is about.
+            store.remove(&crate::state::journal::name(0))?;
+        }
         let mut head = head.unwrap_or_else(|| Head::new(self.facts.identity.clone(), Digest([0; 32])));
         if let Some(token) = head.token
             && (!is_whole_list(store, &manifest_name(token))? || store.open(&map_name(token))?.is_none())

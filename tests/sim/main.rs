@@ -3,10 +3,13 @@
 //! `TRANSHIP_SIM_SEED=n` repeats one run, `TRANSHIP_SIM_RUNS=n` does more of them.
 #![expect(clippy::print_stdout, reason = "a simulation says what it reached, and the seed that repeats a failure")]
 
+#![expect(clippy::print_stdout, reason = "a simulation says what it reached")]
+
 mod application;
 mod chance;
 mod pass;
 mod power;
+mod promises;
 mod reach;
 mod run;
 mod world;
@@ -19,7 +22,7 @@ use std::time::Instant;
 use reach::Reach;
 
 /// Runs of the default test, and where their seeds begin.
-const RUNS: u64 = 500;
+const RUNS: u64 = 1_000;
 const FIRST_SEED: u64 = 1;
 
 #[test]

@@ -24,6 +24,8 @@ pub(crate) struct Wish {
     pub(crate) has_writers: bool,
     /// One step in so many brings trouble; none if 0.
     pub(crate) trouble: u64,
+    /// The link breaks after so many steps.
+    pub(crate) cut_after: Option<u64>,
 }
 
 /// What came of it.
@@ -145,7 +147,8 @@ fn order(world: &mut World, wish: Wish) -> Order {
 
 impl Pass<'_> {
     fn run(&mut self) {
-        for _ in 0..STEPS_MAX {
+        for step in 0..STEPS_MAX {
+            self.is_over |= self.wish.cut_after == Some(step);
             self.collect();
             if self.wish.trouble > 0 && self.world.chance.one_in(self.wish.trouble) {
                 self.trouble();
@@ -351,7 +354,8 @@ impl Pass<'_> {
     fn trouble(&mut self) {
         self.outcome.was_troubled = true;
         let after = self.world.chance.below(40);
-        let errno = if self.world.chance.one_in(3) { Errno::NOSPC } else { Errno::IO };
+        // The last one says something about one object only.
+        let errno = [Errno::NOSPC, Errno::IO, Errno::ACCESS][self.world.chance.below(3) as usize];
         let (ours, theirs) = (&self.world.source, &self.world.destination);
         let what = match self.world.chance.below(12) {
             0 | 1 => {
@@ -386,7 +390,11 @@ impl Pass<'_> {
             }
             10 => {
                 let side = if after.is_multiple_of(2) { ours } else { theirs };
-                side.volume.fail_after(Operation::Read, after / 4, Errno::IO);
+                side.volume.fail_after(
+                    Operation::Read,
+                    after / 4,
+                    if errno == Errno::NOSPC { Errno::IO } else { errno },
+                );
                 "a read will fail"
             }
             _ => {

@@ -53,6 +53,7 @@ fn live(world: &mut World) {
             is_final,
             has_writers: !is_final && world.chance.one_in(2),
             trouble: if world.chance.one_in(2) { 30 + world.chance.below(300) } else { 0 },
+            cut_after: None,
         };
         let outcome = go(world, wish);
         if outcome.is_committed {

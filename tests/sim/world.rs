@@ -9,8 +9,8 @@ use tranship_agent::pass::Clock;
 use tranship_agent::source::{Settings, Source};
 use tranship_agent::state::Store;
 use tranship_agent::state::memory::MemoryStore;
+use tranship_agent::volume::Access;
 use tranship_agent::volume::memory::{MemoryVolume, Operation, Seen, Shape, VirtualClock};
-use tranship_agent::volume::{Access, Volume};
 use tranship_engine::pack::{Compression, Compressor};
 use tranship_engine::session::destination::{Job, Touch};
 use tranship_engine::session::source::Order;
@@ -98,21 +98,35 @@ impl World {
             (true, 2) => (Shape::Image(bytes), Shape::Device(bytes)),
             (true, _) => (Shape::Image(bytes), Shape::Image(64 << 20)),
         };
+        let fidelity = [Fidelity::Plain, Fidelity::Owner, Fidelity::Exact][chance.below(3) as usize];
+        let mut world = Self::with(chance, from, to, fidelity, clock, step);
+        let (chance, clock) = (&mut world.chance, &world.clock);
+        if let Shape::Image(bytes) = from {
+            world.source.volume.truncate(&Place::root(), bytes as usize);
+        }
+        application::fill(&world.source.volume, chance, clock, is_block);
+        if chance.one_in(4) {
+            application::fill(&world.destination.volume, chance, clock, is_block);
+        }
+        world.install_hooks();
+        world
+    }
+
+    /// Empty volumes, and no one who meddles.
+    pub(crate) fn bare(seed: u64, from: Shape, to: Shape) -> Self {
+        let clock = VirtualClock::default();
+        clock.advance(Duration::from_secs(1));
+        Self::with(Chance::new(seed), from, to, Fidelity::Exact, clock, Duration::from_millis(4))
+    }
+
+    fn with(chance: Chance, from: Shape, to: Shape, fidelity: Fidelity, clock: VirtualClock, step: Duration) -> Self {
         let source = Machine::new(MemoryVolume::new(from, 1, clock.clone(), step));
         let destination = Machine::new(MemoryVolume::new(to, 2, clock.clone(), step));
-        if let Shape::Image(bytes) = from {
-            source.volume.truncate(&Place::root(), bytes as usize);
-        }
-        application::fill(&source.volume, &mut chance, &clock, is_block);
-        if chance.one_in(4) && destination.volume.facts().expect("facts").capacity_bytes > 0 {
-            application::fill(&destination.volume, &mut chance, &clock, is_block);
-        }
-        let fidelity = [Fidelity::Plain, Fidelity::Owner, Fidelity::Exact][chance.below(3) as usize];
         let has_writers = Arc::new(Mutex::new(None));
-        let world = Self {
+        Self {
             chance,
             clock,
-            is_block,
+            is_block: from != Shape::Tree,
             fidelity,
             source,
             destination,
@@ -126,9 +140,7 @@ impl World {
             has_lied: false,
             is_meddled_with: false,
             log: vec![format!("{from:?} to {to:?}, {fidelity:?}, steps of {step:?}")],
-        };
-        world.install_hooks();
-        world
+        }
     }
 
     pub(crate) fn note(&mut self, line: impl Into<String>) {

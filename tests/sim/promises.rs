@@ -1,0 +1,182 @@
+//! What once went wrong, in small: each promise with the shortest history that broke it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tranship_agent::volume::memory::{MemoryVolume, Operation, Shape};
+use tranship_agent::volume::{Access, Volume};
+use tranship_proto::entry::{Kind, Place};
+use tranship_proto::limit::{LEAF_BYTES, PIECE_BYTES};
+
+use crate::pass::{self, Outcome, Wish};
+use crate::world::World;
+
+fn place(path: &str) -> Place {
+    Place::from_bytes(path.replace('/', "\0").into_bytes()).expect("valid")
+}
+
+fn file(volume: &MemoryVolume, path: &str, bytes: &[u8]) {
+    volume.make(&place(path), Kind::File, None);
+    volume.write(&place(path), bytes, 0);
+}
+
+fn stage(world: &mut World) -> Outcome {
+    world.clock.advance(Duration::from_secs(5));
+    pass::run(world, Wish::default())
+}
+
+fn committed_stage(world: &mut World) {
+    let outcome = stage(world);
+    assert!(outcome.is_committed, "{:?}", outcome.failures);
+}
+
+fn final_pass_is_equal(world: &mut World) -> bool {
+    world.clock.advance(Duration::from_secs(5));
+    let outcome = pass::run(world, Wish { is_final: true, ..Wish::default() });
+    outcome.verdict.expect("a pass without trouble ends with a verdict").is_equal()
+}
+
+/// A pass in which the link breaks after `steps` steps.
+fn cut_stage(world: &mut World, steps: u64) {
+    world.clock.advance(Duration::from_secs(5));
+    pass::run(world, Wish { cut_after: Some(steps), ..Wish::default() });
+}
+
+#[test]
+fn what_is_written_to_a_device_after_the_first_pass_is_sent() {
+    let mut world = World::bare(1, Shape::Device(2 << 20), Shape::Device(2 << 20));
+    committed_stage(&mut world);
+    world.source.volume.write(&Place::root(), &[7; 512], 4096);
+    committed_stage(&mut world);
+    assert_eq!(world.difference(), None);
+}
+
+#[test]
+fn a_difference_on_a_device_heals_with_the_pass_after_the_proof() {
+    let mut world = World::bare(1, Shape::Device(2 << 20), Shape::Device(2 << 20));
+    committed_stage(&mut world);
+    world.destination.volume.write(&Place::root(), &[7; 512], 4096);
+    world.destination.volume.settle().unwrap();
+    world.forget_durable();
+    assert!(!final_pass_is_equal(&mut world));
+    assert!(final_pass_is_equal(&mut world));
+}
+
+#[test]
+fn a_file_that_is_cut_off_after_a_leaf_or_extended_with_zeros_comes_out_right() {
+    let mut world = World::bare(1, Shape::Tree, Shape::Tree);
+    file(&world.source.volume, "large", &vec![7; PIECE_BYTES]);
+    committed_stage(&mut world);
+    world.source.volume.truncate(&place("large"), 8 * LEAF_BYTES);
+    committed_stage(&mut world);
+    world.source.volume.truncate(&place("large"), 2 * PIECE_BYTES + 9);
+    committed_stage(&mut world);
+    assert_eq!(world.difference(), None);
+}
+
+#[test]
+fn a_source_that_goes_back_after_a_cut_pass_finds_its_old_bytes_at_the_destination() {
+    for steps in (20..300).step_by(3) {
+        let mut world = World::bare(steps, Shape::Tree, Shape::Tree);
+        file(&world.source.volume, "small", b"old");
+        file(&world.source.volume, "gone", b"old");
+        file(&world.source.volume, "large", &vec![7; PIECE_BYTES]);
+        committed_stage(&mut world);
+        committed_stage(&mut world);
+        let old = world.source.volume.save();
+        world.source.volume.write(&place("small"), b"new", 0);
+        world.source.volume.take_away(&place("gone"));
+        world.source.volume.write(&place("large"), &vec![8; LEAF_BYTES], 0);
+        cut_stage(&mut world, steps);
+        world.source.volume.restore(&old);
+        committed_stage(&mut world);
+        assert_eq!(world.difference(), None, "cut after {steps} steps");
+    }
+}
+
+#[test]
+fn what_a_killed_agent_left_in_the_cache_is_durable_once_it_is_committed() {
+    for steps in (20..200).step_by(3) {
+        let mut world = World::bare(steps, Shape::Tree, Shape::Tree);
+        file(&world.source.volume, "a", &[1; 5_000]);
+        file(&world.source.volume, "large", &vec![7; PIECE_BYTES]);
+        cut_stage(&mut world, steps);
+        committed_stage(&mut world);
+        // Nothing may be missing afterwards: the world remembers what was committed.
+        world.crash_destination();
+        assert_eq!(world.difference(), None, "killed after {steps} steps");
+    }
+}
+
+#[test]
+fn a_mapping_that_stays_dirty_through_a_pass_loses_nothing() {
+    let mut world = World::bare(1, Shape::Tree, Shape::Tree);
+    file(&world.source.volume, "mapped", &[1; 5_000]);
+    committed_stage(&mut world);
+    committed_stage(&mut world);
+    // Dirty from the walk on, and looked at long after.
+    let (clock, seen) = (world.clock.clone(), AtomicU64::new(0));
+    world.source.volume.set_hook(Some(Arc::new(move |volume: &MemoryVolume, operation| {
+        // The first look is the write-back, the second one begins the walk.
+        if operation == Operation::Look && seen.fetch_add(1, Ordering::Relaxed) == 1 {
+            volume.write_mapped(&place("mapped"), b"first", 0);
+            clock.advance(Duration::from_secs(5));
+        }
+        Ok(())
+    })));
+    committed_stage(&mut world);
+    world.source.volume.set_hook(None);
+    world.source.volume.write_mapped(&place("mapped"), b"later", 0);
+    committed_stage(&mut world);
+    assert_eq!(world.difference(), None);
+}
+
+#[test]
+fn other_names_follow_a_file_that_is_sent_again() {
+    let mut world = World::bare(1, Shape::Tree, Shape::Tree);
+    file(&world.source.volume, "a", b"both");
+    world.source.volume.link(&place("b"), &place("a"));
+    committed_stage(&mut world);
+    world.destination.volume.write(&place("a"), b"torn", 0);
+    world.destination.volume.settle().unwrap();
+    world.forget_durable();
+    assert!(final_pass_is_equal(&mut world));
+}
+
+#[test]
+fn a_strangers_bytes_do_not_become_ours_by_changing_something_else() {
+    let mut world = World::bare(1, Shape::Tree, Shape::Tree);
+    file(&world.source.volume, "a", b"right");
+    file(&world.source.volume, "large", &vec![7; 2 * PIECE_BYTES]);
+    committed_stage(&mut world);
+    world.destination.volume.write(&place("a"), b"wrong", 0);
+    world.destination.volume.write(&place("large"), b"wrong", 0);
+    world.destination.volume.settle().unwrap();
+    world.forget_durable();
+    world.clock.advance(Duration::from_secs(5));
+    world.source.volume.set_attributes(&place("a"), 0o640, 1000, world.clock.now());
+    world.source.volume.write(&place("large"), b"changed", PIECE_BYTES + 5);
+    committed_stage(&mut world);
+    assert!(final_pass_is_equal(&mut world));
+}
+
+#[test]
+fn a_lie_of_the_device_is_found_and_healed() {
+    let mut world = World::bare(1, Shape::Tree, Shape::Tree);
+    file(&world.source.volume, "a", &[1; 5_000]);
+    world.destination.volume.drop_write_after(0);
+    committed_stage(&mut world);
+    let cached = world.destination.volume.seen_at(&place("a"), Access::Read).map(|(seen, _)| seen.bytes);
+    assert_eq!(cached, Some(vec![1; 5_000]), "the lie looks right from the cache");
+    assert!(!final_pass_is_equal(&mut world));
+    assert!(final_pass_is_equal(&mut world));
+}
+
+#[test]
+fn an_empty_volume_needs_no_second_copy() {
+    let mut world = World::bare(1, Shape::Tree, Shape::Tree);
+    committed_stage(&mut world);
+    committed_stage(&mut world);
+    assert_eq!(stage(&mut world).touching_messages, 0);
+}
