@@ -6,7 +6,7 @@
 mod apply;
 mod survey;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -15,6 +15,7 @@ use tranship_engine::entry::{Change, Entry};
 use tranship_engine::exclude::Excludes;
 use tranship_engine::overlay::overlay;
 use tranship_engine::session::destination::{Action, Event, Touch};
+use tranship_proto::Place;
 use tranship_proto::id::{ContentId, Digest, Token};
 use tranship_proto::message::{Basis, Begin, Challenge, Committed, Finish, Gap, Listed, Proof, VolumeKind};
 use tranship_proto::refusal::Reason;
@@ -47,6 +48,8 @@ pub struct Destination {
     journal: Mutex<Option<Journal>>,
     /// Done and not flushed yet.
     pending: Mutex<Vec<Record>>,
+    /// Places where what the source said could not be done.
+    undone: Mutex<BTreeSet<Place>>,
     targets: Mutex<HashMap<ContentId, Arc<Target>>>,
     basis_contents: BasisContents,
     has_touched: AtomicBool,
@@ -97,6 +100,7 @@ impl Destination {
             inner: Mutex::default(),
             journal: Mutex::default(),
             pending: Mutex::default(),
+            undone: Mutex::default(),
             targets: Mutex::default(),
             basis_contents: BasisContents::new(),
             has_touched: AtomicBool::new(false),
@@ -105,7 +109,20 @@ impl Destination {
 
     /// Does what the session asks for, and says what came of it.
     pub fn perform(&self, action: Action) -> Event {
-        self.try_to(action).unwrap_or_else(|error| Event::Failed(error.refusal()))
+        self.try_to(action).unwrap_or_else(|error| {
+            if error.is_damage() {
+                self.forget_manifest();
+            }
+            Event::Failed(error.refusal())
+        })
+    }
+
+    /// Without a manifest the next session compares contents. The journal keeps what it says.
+    fn forget_manifest(&self) {
+        let Some(head) = lock(&self.inner).head.clone() else { return };
+        if let Err(error) = (Head { token: None, ..head }).store(&*self.store) {
+            tracing::warn!(%error, "cannot discard a damaged manifest");
+        }
     }
 
     fn try_to(&self, action: Action) -> Result<Event, PassError> {
@@ -157,8 +174,9 @@ impl Destination {
             head.token = None;
         }
         // Whoever emptied it did not ask us.
-        let root_alone = |token| Ok::<_, PassError>(read_entries(store, Some(&manifest_name(token)))?.nth(1).is_none());
-        if self.facts.is_empty && !head.token.map(root_alone).transpose()?.unwrap_or(false) {
+        let has_root_alone =
+            |token| read_entries(store, Some(&manifest_name(token))).is_ok_and(|mut entries| entries.nth(1).is_none());
+        if self.facts.is_empty && !head.token.is_some_and(has_root_alone) {
             head.token = None;
         }
         head.sweep(store)?;
@@ -242,6 +260,9 @@ impl Destination {
         let pass = self.pass();
         let head = lock(&self.inner).head.clone().expect("inspected before anything else");
         let has_changed = self.has_touched.load(Ordering::Relaxed) || head.token != Some(finish.token);
+        if has_changed && head.token == Some(finish.token) {
+            return Err(PassError::Protocol("the name of a manifest was used twice".to_owned()));
+        }
         if has_changed {
             self.write_manifest(&pass, finish.token)?;
             let head = Head {
@@ -251,7 +272,13 @@ impl Destination {
                 stage: head.stage + 1,
                 ..head
             };
-            let (journal, _) = Journal::open(&self.store, head.journal)?;
+            let (mut journal, _) = Journal::open(&self.store, head.journal)?;
+            // What could not be done stays in doubt: the source takes it for held from now on.
+            let undone = std::mem::take(&mut *lock(&self.undone));
+            let records: Vec<Record> = undone.into_iter().map(|place| Record::Touch(Touch::Place(place))).collect();
+            if !records.is_empty() {
+                journal.append(&records)?;
+            }
             head.store(&*self.store)?;
             *lock(&self.journal) = Some(journal);
             lock(&self.inner).head = Some(head);
@@ -300,6 +327,7 @@ impl Destination {
             manifest,
             threads: self.threads,
             stop: &self.stop,
+            gaps: Mutex::default(),
         };
         let (proof, listing) = proving.prove(challenge)?;
         lock(&self.inner).listing = Some(Listing::entries(&listing, &*self.store)?);

@@ -73,6 +73,11 @@ pub enum PassError {
 }
 
 impl PassError {
+    /// Whether a manifest turned out to be damaged.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::State(error) if error.is_damage())
+    }
+
     /// What is said to the peer, and to the user.
     pub fn refusal(&self) -> Refusal {
         let reason = match self {

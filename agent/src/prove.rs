@@ -6,8 +6,8 @@
 
 use std::iter::Peekable;
 use std::mem;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tranship_engine::digest::{self, Digester, VolumeHasher};
 use tranship_engine::entry::Entry;
@@ -51,6 +51,8 @@ pub struct Proving<'a> {
     pub threads: usize,
     /// Whether to end early.
     pub stop: &'a AtomicBool,
+    /// What the volume has and the contract's mode does not carry, whether or not a pass had a reason to look at it.
+    pub gaps: Mutex<Vec<Gap>>,
 }
 
 /// One entry's digests.
@@ -153,6 +155,11 @@ impl EntryReader<'_> {
             _ => false,
         };
         if is_outside {
+            let (what, detail) = match kind {
+                Kind::Socket => (GapKind::Socket, "not made"),
+                _ => (GapKind::Device, "needs mode exact"),
+            };
+            self.note([Gap { place: scanned.place.clone(), what, detail: detail.to_owned() }]);
             return Ok(None);
         }
         let none = Digest([0; 32]);
@@ -174,10 +181,12 @@ impl EntryReader<'_> {
                 none
             } else {
                 let look = opened.look(contract.fidelity)?;
+                self.note(look.gaps);
                 digest::meta(contract, kind, &look.meta, None, 0)
             }
         } else {
-            let look = self.proving.volume.look(&scanned.place, contract.fidelity)?;
+            let mut look = self.proving.volume.look(&scanned.place, contract.fidelity)?;
+            self.note(look.gaps.drain(..));
             let device = look.stat.device;
             digest::meta(contract, kind, &look.meta, look.target.as_deref(), device)
         };
@@ -185,6 +194,10 @@ impl EntryReader<'_> {
         let meta = if scanned.place.is_root() && contract.fidelity == Fidelity::Plain { none } else { meta };
         let listed = Listed { place: scanned.place.clone(), kind, size, meta, content };
         Ok(Some(Proven { listed, challenge, leader: scanned.leader.clone() }))
+    }
+
+    fn note(&self, gaps: impl IntoIterator<Item = Gap>) {
+        self.proving.gaps.lock().expect("no thread panics while it holds the lock").extend(gaps);
     }
 
     /// Whether this place is read although nothing about it has moved. Nobody knows which before the nonce is given.
@@ -216,7 +229,7 @@ pub struct Comparing {
 }
 
 /// Differences that are named one by one; after them only their number counts.
-const DIFFERENCES_MAX: usize = 1_000;
+pub const DIFFERENCES_MAX: usize = 1_000;
 
 impl Comparing {
     /// Compares with `ours`.

@@ -27,7 +27,7 @@ use tranship_proto::message::{
 };
 
 use crate::pass::{Changes, Clock, Counters, PassError, Scan};
-use crate::prove::{Comparing, Proving};
+use crate::prove::{Comparing, DIFFERENCES_MAX, Proving};
 use crate::state::head::{Head, Pace, manifest_name, map_name};
 use crate::state::map::Map;
 use crate::state::{StateFile, Store, Writing, finish_list, is_whole_list, read_entries, read_list, write_list};
@@ -149,7 +149,20 @@ impl Source {
 
     /// Does what the session asks for, and says what came of it.
     pub fn perform(&self, action: Action) -> Event {
-        self.try_to(action).unwrap_or_else(|error| Event::Failed(error.refusal()))
+        self.try_to(action).unwrap_or_else(|error| {
+            if error.is_damage() {
+                self.forget_manifest();
+            }
+            Event::Failed(error.refusal())
+        })
+    }
+
+    /// Without a manifest the next session compares contents.
+    fn forget_manifest(&self) {
+        let Some(State { store, head, .. }) = lock(&self.inner).state.clone() else { return };
+        if let Err(error) = (Head { token: None, ..head }).store(&*store) {
+            tracing::warn!(%error, "cannot discard a damaged manifest");
+        }
     }
 
     fn try_to(&self, action: Action) -> Result<Event, PassError> {
@@ -360,8 +373,14 @@ impl Source {
             manifest: state.head.token.map(manifest_name),
             threads: self.settings.threads,
             stop: &self.stop,
+            gaps: Mutex::default(),
         };
         let (proof, listing) = reading.prove(challenge)?;
+        let found = std::mem::take(&mut *lock(&reading.gaps));
+        let mut gaps = lock(&self.gaps);
+        let known: BTreeSet<(Place, GapKind)> = gaps.iter().map(|gap| (gap.place.clone(), gap.what)).collect();
+        gaps.extend(found.into_iter().filter(|gap| !known.contains(&(gap.place.clone(), gap.what))));
+        drop(gaps);
         lock(&self.inner).comparing = Some(Comparing::new(listing.entries(&*state.store)?));
         Ok(proof)
     }
@@ -375,7 +394,32 @@ impl Source {
     /// Everything that differs.
     pub fn explain(&self) -> Result<Vec<Gap>, PassError> {
         let comparing = lock(&self.inner).comparing.take().expect("proved before compared");
-        comparing.finish()
+        let differences = comparing.finish()?;
+        self.distrust(&differences)?;
+        Ok(differences)
+    }
+
+    /// What differs is read again in the next pass, whatever its stat says: a loss of power can keep the bytes of a late
+    /// write and lose its time.
+    fn distrust(&self, differences: &[Gap]) -> Result<(), PassError> {
+        let mut state = self.state();
+        let Some(token) = state.head.token else { return Ok(()) };
+        let store = &*state.store;
+        if differences.len() >= DIFFERENCES_MAX {
+            state.head.token = None;
+            state.head.store(store)?;
+            lock(&self.inner).state = Some(state);
+            return Ok(());
+        }
+        let places: BTreeSet<&Place> = differences.iter().map(|gap| &gap.place).collect();
+        let mut list = write_list::<Entry>(store, "manifest.new")?;
+        for entry in read_entries(store, Some(&manifest_name(token)))? {
+            let mut entry = entry?;
+            entry.stat = entry.stat.filter(|_| !places.contains(&entry.place));
+            list.push(entry)?;
+        }
+        list.finish()?.sync()?;
+        Ok(store.rename("manifest.new", &manifest_name(token))?)
     }
 
     /// Takes these places for unknown at the destination.
@@ -392,6 +436,10 @@ impl Source {
         head.stage += 1;
         head.pace = self.pace(&head.pace);
         if lock(&self.inner).has_candidates || head.token != Some(token) {
+            if head.token == Some(token) {
+                // Manifest and map are two files: between their new versions no crash may leave the name of one for both.
+                Head { token: None, ..head.clone() }.store(&*state.store)?;
+            }
             self.write_manifest(&state, token)?;
             head.token = Some(token);
         }

@@ -75,6 +75,11 @@ pub enum StateError {
 }
 
 impl StateError {
+    /// Whether what is stored is wrong, and will be as wrong the next time.
+    pub fn is_damage(&self) -> bool {
+        !matches!(self, Self::Io(_) | Self::Run(RunError::Io(_)))
+    }
+
     /// The stable code that users and scripts see.
     pub fn code(&self) -> &'static str {
         "TS-E251"

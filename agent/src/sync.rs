@@ -1,8 +1,8 @@
 //! One pass between two hosts, from either side, and the comparison of two volumes on one.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tranship_engine::exclude::Excludes;
@@ -303,6 +303,7 @@ pub fn compare(
             manifest: None,
             threads: threads(),
             stop: halt,
+            gaps: Mutex::default(),
         };
         let (proof, listing) = proving.prove(&challenge)?;
         Ok::<_, PassError>((proof, listing.entries(&*store)?))

@@ -48,9 +48,9 @@ fn bytes(chance: &mut Chance, count: u64) -> Vec<u8> {
             1 => leaf.fill(chance.below(3) as u8),
             _ => {
                 let mut at = chance.next() | 1;
-                for byte in leaf {
+                for bytes in leaf.chunks_mut(4) {
                     at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    *byte = (at >> 56) as u8;
+                    bytes.copy_from_slice(&at.to_be_bytes()[..bytes.len()]);
                 }
             }
         }

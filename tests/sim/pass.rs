@@ -339,7 +339,11 @@ impl Pass<'_> {
     fn note_message(&mut self, message: &Message) {
         if message.is_data() || matches!(message, Message::Structure(_)) {
             self.outcome.touching_messages += 1;
-            self.world.note(format!("    {message:.400?}").chars().take(600).collect::<String>());
+            let what = match message {
+                Message::Structure(ops) => format!("{:?}", ops.iter().map(|op| op.place()).collect::<Vec<_>>()),
+                _ => String::new(),
+            };
+            self.world.note(format!("    {} {what}", message.name()));
         }
     }
 

@@ -6,6 +6,7 @@ use tranship_agent::state::Store;
 use tranship_agent::state::memory::MemoryStore;
 use tranship_agent::volume::Volume;
 use tranship_agent::volume::memory::Saved;
+use tranship_proto::refusal::Reason;
 
 use crate::pass::{self, Outcome, Wish};
 use crate::reach::Reach;
@@ -23,6 +24,7 @@ const MUST_REACH: &[&str] = &[
     "committed on a common basis after a crash",
     "source went back to its old bytes",
     "state lost",
+    "state damaged",
     "destination changed behind our back",
     "a device will lie",
 ];
@@ -44,7 +46,7 @@ pub(crate) fn run(seed: u64) -> (Vec<String>, Result<Reach, String>) {
 fn live(world: &mut World) {
     let mut saved: Option<Saved> = None;
     for _ in 0..3 + world.chance.below(4) {
-        let before = world.source.volume.save();
+        let before = world.chance.one_in(3).then(|| world.source.volume.save());
         meddle(world, &mut saved);
         let is_final = world.chance.one_in(4);
         let wish = Wish {
@@ -56,9 +58,9 @@ fn live(world: &mut World) {
         if outcome.is_committed {
             saved = None;
         } else {
-            saved.get_or_insert(before);
+            saved = saved.or(before);
         }
-        if world.chance.one_in(6) {
+        if !world.may_stumble && world.chance.one_in(6) {
             be_quiet(world);
         }
     }
@@ -71,6 +73,9 @@ fn go(world: &mut World, wish: Wish) -> Outcome {
     let failures: Vec<_> = outcome.failures.iter().map(|failure| failure.refusal.clone()).collect();
     let equal = outcome.verdict.as_ref().map(|verdict| verdict.is_equal());
     world.note(format!("  committed {}, on {}, equal {equal:?}, {failures:?}", outcome.is_committed, outcome.choice));
+    for gap in outcome.verdict.iter().flat_map(|verdict| &verdict.differences).take(3) {
+        world.note(format!("    {} {}", gap.place, gap.detail));
+    }
     world.reach.add("pass");
     if outcome.is_committed {
         world.reach.add("pass committed");
@@ -79,8 +84,15 @@ fn go(world: &mut World, wish: Wish) -> Outcome {
         world.reach.add("committed on a common basis after a crash");
     }
     world.has_crashed |= outcome.was_troubled;
-    if !outcome.was_troubled {
-        assert!(outcome.is_committed, "a pass without trouble failed: {failures:?}");
+    if outcome.is_committed && wish.is_final {
+        world.may_stumble = false;
+    }
+    if !outcome.was_troubled && !outcome.is_committed {
+        // A stage takes the destination for what it left there; the pass that stumbles over a stranger's work ends, and
+        // the next one looks.
+        let is_damage = failures.iter().all(|refusal| refusal.reason == Reason::State) && world.damages > 0;
+        world.damages -= u64::from(is_damage);
+        assert!(is_damage || std::mem::take(&mut world.may_stumble), "a pass without trouble failed: {failures:?}");
     }
     outcome
 }
@@ -88,7 +100,7 @@ fn go(world: &mut World, wish: Wish) -> Outcome {
 /// What happens between two passes.
 fn meddle(world: &mut World, saved: &mut Option<Saved>) {
     world.clock.advance(Duration::from_millis(world.chance.below(3_000)));
-    if let Some(saved) = saved.take_if(|_| world.chance.one_in(3)) {
+    if let Some(saved) = saved.take_if(|_| !world.chance.one_in(3)) {
         world.note("source goes back to what it was");
         world.reach.add("source went back to its old bytes");
         world.source.volume.restore(&saved);
@@ -100,6 +112,9 @@ fn meddle(world: &mut World, saved: &mut Option<Saved>) {
         world.reach.add("state lost");
         let machine = if world.chance.one_in(2) { &world.source } else { &world.destination };
         machine.store.wipe();
+    }
+    if world.chance.one_in(12) {
+        damage_state(world);
     }
     if world.chance.one_in(10) {
         meddle_with_destination(world);
@@ -113,13 +128,35 @@ fn meddle_with_destination(world: &mut World) {
     world.destination.volume.settle().expect("healthy");
     world.forget_durable();
     world.is_meddled_with = true;
+    world.may_stumble = true;
     world.clock.advance(Duration::from_secs(2));
+}
+
+/// One byte of a state folder is another one, or the end of a file is missing.
+fn damage_state(world: &mut World) {
+    let machine = if world.chance.one_in(2) { &world.source } else { &world.destination };
+    let names = machine.store.names().expect("memory");
+    // The end of a journal is cut off by every crash: what it said last had no effect yet. Damage further up is left to
+    // the proof.
+    let names: Vec<_> =
+        names.into_iter().filter(|name| !name.starts_with("journal") && !name.ends_with("mp")).collect();
+    let Some(name) = world.chance.pick(&names).cloned() else { return };
+    let file = machine.store.open(&name).expect("memory").expect("it is named");
+    let at = world.chance.below(file.len().expect("memory"));
+    let mut byte = [0];
+    if file.read_at(&mut byte, at).expect("memory") == 1 {
+        file.write_at(&[byte[0] ^ 1 << world.chance.below(8)], at).expect("memory");
+        file.sync().expect("memory");
+        world.note(format!("state damaged: byte {at} of {name}"));
+        world.reach.add("state damaged");
+        world.damages += 1;
+    }
 }
 
 /// A stage with nothing changed reads nothing at the source, sends nothing, and leaves the destination alone.
 fn be_quiet(world: &mut World) {
     let quiet = Wish::default();
-    for _ in 0..2 {
+    for _ in 0..3 {
         world.clock.advance(Duration::from_secs(5));
         go(world, quiet);
     }
@@ -154,7 +191,13 @@ fn converge(world: &mut World) {
     if world.chance.one_in(4) {
         meddle_with_destination(world);
     }
-    let has_surprises = world.has_lied || (world.is_block && world.is_meddled_with);
+    // Whoever stumbles over damage does so once for each.
+    for _ in 0..world.damages + u64::from(world.may_stumble) {
+        go(world, Wish { is_final: true, ..Wish::default() });
+        world.clock.advance(Duration::from_secs(5));
+    }
+    // What no stat can show: a lie, a stranger on a device, and what a source's lost power left of a late write.
+    let has_surprises = world.has_lied || (world.is_block && world.is_meddled_with) || world.has_source_crashed;
     for attempt in 1..=2 {
         let outcome = go(world, Wish { is_final: true, ..Wish::default() });
         let verdict = outcome.verdict.expect("a final pass without trouble ends with a verdict");

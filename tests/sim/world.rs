@@ -38,6 +38,12 @@ pub(crate) struct World {
     pub(crate) reach: Reach,
     /// Whether anything ever went wrong.
     pub(crate) has_crashed: bool,
+    /// Whether the source's machine ever did.
+    pub(crate) has_source_crashed: bool,
+    /// Damages of state folders that nobody has stumbled over yet.
+    pub(crate) damages: u64,
+    /// Whether a stage may come upon a stranger's work at the destination.
+    pub(crate) may_stumble: bool,
     /// Whether the destination's device ever lied.
     pub(crate) has_lied: bool,
     /// Whether somebody else ever wrote to the destination.
@@ -114,6 +120,9 @@ impl World {
             durable: Durable::default(),
             reach: Reach::default(),
             has_crashed: false,
+            has_source_crashed: false,
+            damages: 0,
+            may_stumble: false,
             has_lied: false,
             is_meddled_with: false,
             log: vec![format!("{from:?} to {to:?}, {fidelity:?}, steps of {step:?}")],
@@ -206,6 +215,7 @@ impl World {
         if self.destination.volume.counts().dropped_writes > 0 {
             return self.forget_durable();
         }
+        let mut device = None;
         for touch in std::mem::take(&mut self.durable.applied) {
             match touch {
                 Touch::Place(place) => {
@@ -216,8 +226,8 @@ impl World {
                     }
                 }
                 Touch::Piece(index) => {
-                    let bytes = self.piece(index);
-                    self.durable.pieces.insert(index, bytes);
+                    let device = device.get_or_insert_with(|| self.device());
+                    self.durable.pieces.insert(index, piece(device, index).to_vec());
                 }
                 Touch::Everything => unreachable!("no job says so"),
             }
@@ -258,23 +268,24 @@ impl World {
             assert!(found.as_ref() == Some(promised), "{place} was acknowledged and is gone or not the same");
             self.reach.add("acknowledged object is there after a crash");
         }
+        let device = self.device();
         for (&index, promised) in &self.durable.pieces {
-            assert!(self.piece(index) == *promised, "piece {index} was acknowledged and is not the same");
+            assert!(piece(&device, index) == promised, "piece {index} was acknowledged and is not the same");
             self.reach.add("acknowledged piece is there after a crash");
         }
     }
 
     pub(crate) fn crash_source(&mut self) {
         self.note("source loses its power");
+        self.has_source_crashed = true;
         self.source.crash(&mut self.chance);
     }
 
-    fn piece(&self, index: u64) -> Vec<u8> {
-        let (seen, _) = self.destination.volume.seen_at(&Place::root(), Access::ReadDevice).expect("a root");
-        // What lies beyond the source's end is not promised.
-        let end = seen.bytes.len().min(self.source.volume.places()[0].2 as usize);
-        let from = (index as usize * PIECE_BYTES).min(end);
-        seen.bytes[from..end.min(from + PIECE_BYTES)].to_vec()
+    /// What the destination's device holds of a block volume. What lies beyond the source's end is not promised.
+    fn device(&self) -> Vec<u8> {
+        let (mut seen, _) = self.destination.volume.seen_at(&Place::root(), Access::ReadDevice).expect("a root");
+        seen.bytes.truncate(self.source.volume.places()[0].2 as usize);
+        seen.bytes
     }
 
     /// How the volumes differ, in words.
@@ -311,4 +322,9 @@ fn touches(job: &Job) -> Vec<Touch> {
         Job::Close(open, _) if open.kind == Kind::Block => Vec::new(),
         Job::Piece(open, _) | Job::Close(open, _) => vec![Touch::Place(open.place.clone())],
     }
+}
+
+fn piece(device: &[u8], index: u64) -> &[u8] {
+    let from = (index as usize * PIECE_BYTES).min(device.len());
+    &device[from..device.len().min(from + PIECE_BYTES)]
 }

@@ -88,6 +88,8 @@ pub enum Change {
     Meta {
         /// Where.
         place: Place,
+        /// What the kernel said before: whether it still was what the manifest is about.
+        before: Stat,
         /// What the kernel says now.
         stat: Option<Stat>,
         /// Digest of the metadata.
@@ -115,9 +117,10 @@ impl Change {
                 w.u8(2);
                 entry.encode_after(&Place::root(), w);
             }
-            Self::Meta { place, stat, meta } => {
+            Self::Meta { place, before, stat, meta } => {
                 w.u8(3);
                 place.encode_after(&Place::root(), w);
+                before.encode(w);
                 w.option(stat.as_ref(), |w, stat| stat.encode(w));
                 w.option(*meta, |w, digest| w.array(&digest.0));
             }
@@ -131,6 +134,7 @@ impl Change {
             2 => Entry::decode_after(&Place::root(), r).map(Self::Entry),
             3 => Ok(Self::Meta {
                 place: Place::decode_after(&Place::root(), r)?,
+                before: Stat::decode(r)?,
                 stat: r.option("stat", Stat::decode)?,
                 meta: r.option("metadata digest", |r| Ok(Digest(r.array("digest")?)))?,
             }),

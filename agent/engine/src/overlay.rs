@@ -80,9 +80,11 @@ where
                         entry = Some(new);
                     }
                 }
-                Change::Meta { stat, meta, .. } => {
+                Change::Meta { before, stat, meta, .. } => {
                     if let Some(entry) = &mut entry {
-                        (entry.stat, entry.meta) = (stat, meta);
+                        // Somebody else's bytes do not become ours by setting their metadata.
+                        let is_ours = entry.stat.is_some_and(|stat| stat.is_as_left(&before));
+                        (entry.stat, entry.meta) = (stat.filter(|_| is_ours), meta);
                     }
                 }
             }

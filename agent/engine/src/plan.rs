@@ -8,6 +8,7 @@
 //! them is in doubt, and the destination holds the same. Everything else is a candidate.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::iter::Peekable;
 
 use tranship_proto::codec::{Reader, WireError, Writer};
@@ -50,6 +51,8 @@ pub fn candidates<E>(
     let mut scan = scan.peekable();
     let mut known = known.peekable();
     let mut held = held.map(Iterator::peekable);
+    // Inodes whose first name may be replaced at the destination: their other names have to be linked to it again.
+    let mut replaced = HashSet::new();
     std::iter::from_fn(move || {
         loop {
             let next = next_place(&mut scan, &mut known, held.as_mut())?;
@@ -60,7 +63,16 @@ pub fn candidates<E>(
                     Some(held) => take_at(held, |entry| &entry.place, &place)?,
                     None => known.clone(),
                 };
-                Ok(consider(place, found, known, held))
+                let links_again =
+                    found.as_ref().is_some_and(|found| found.leader.is_some() && replaced.contains(&found.stat.inode));
+                let candidate = consider(place, found, known, held, links_again);
+                if let Some(Candidate { found: Some(found), held: Some(_), .. }) = &candidate
+                    && found.leader.is_none()
+                    && found.stat.links > 1
+                {
+                    replaced.insert(found.stat.inode);
+                }
+                Ok(candidate)
             });
             if let Some(candidate) = candidate.transpose() {
                 return Some(candidate);
@@ -113,7 +125,13 @@ fn take_at<T, E>(
     }
 }
 
-fn consider(place: Place, found: Option<Scanned>, known: Option<Entry>, held: Option<Entry>) -> Option<Candidate> {
+fn consider(
+    place: Place,
+    found: Option<Scanned>,
+    known: Option<Entry>,
+    held: Option<Entry>,
+    links_again: bool,
+) -> Option<Candidate> {
     let Some(scanned) = found else {
         // Known and no longer held still has to leave the manifest.
         return (known.is_some() || held.is_some()).then_some(Candidate { place, found: None, known, held });
@@ -122,6 +140,7 @@ fn consider(place: Place, found: Option<Scanned>, known: Option<Entry>, held: Op
         .filter(|entry| entry.is_settled() && entry.leader == scanned.leader && is_same_stat(entry, &scanned.stat));
     if let (Some(known), Some(held)) = (&known, &held)
         && known.is_same_object(held)
+        && !links_again
     {
         return None;
     }
@@ -262,6 +281,22 @@ mod tests {
         // The pass that wrote `b` at version 2 was cut off, and then the source went back to version 1.
         let held = [entry("a", 1), entry("b", 2), entry("x", 1)];
         assert_eq!(names(&scan, &known, Some(&held)), ["b", "c", "-x"]);
+    }
+
+    #[test]
+    fn other_names_go_with_a_first_name_that_may_be_replaced() {
+        let linked = |path| {
+            let mut scanned = scanned(path, 1);
+            scanned.stat.links = 2;
+            scanned.leader = (path != "a").then(|| place("a"));
+            let entry = Entry { stat: Some(scanned.stat), leader: scanned.leader.clone(), ..entry(path, 1) };
+            (scanned, entry)
+        };
+        let (scan, known): (Vec<_>, Vec<_>) = ["a", "b"].map(linked).into_iter().unzip();
+        assert_eq!(names(&scan, &known, None), [""; 0]);
+        let mut held = known.clone();
+        held[0].content = Some(Digest([9; 32]));
+        assert_eq!(names(&scan, &known, Some(&held)), ["a", "b"]);
     }
 
     #[test]

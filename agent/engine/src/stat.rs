@@ -42,6 +42,14 @@ impl Stat {
         self.kind == Kind::Block && self.mtime == Time::default() && self.ctime == Time::default()
     }
 
+    /// Whether what is found `now` is as this side left it. Every further name of an inode that is made or removed
+    /// changes its time of change and its count, whichever name they were recorded for.
+    pub fn is_as_left(&self, now: &Stat) -> bool {
+        let has_names = self.links > 1 || now.links > 1;
+        let left = if has_names { Self { ctime: now.ctime, links: now.links, ..*self } } else { *self };
+        left == *now
+    }
+
     /// Whether both are the same inode, whatever happened to it since.
     pub fn is_same_object(&self, other: &Stat) -> bool {
         self.inode == other.inode && self.kind == other.kind && self.btime == other.btime

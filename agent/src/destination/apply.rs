@@ -38,6 +38,8 @@ pub struct Applied {
 pub(super) struct Target {
     content: Box<dyn Content>,
     basis: TargetBasis,
+    /// Whether it still was as our manifest says when it was opened. Else only reading it tells what it is afterwards.
+    is_ours: bool,
     map_start: u64,
     /// A bit for each piece that was written in this pass.
     written: Vec<AtomicU64>,
@@ -72,6 +74,7 @@ impl Destination {
                 Err(PassError::Volume(error)) if is_of_one_object(&error) => {
                     let detail = crate::pass::chain(&error);
                     applied.gaps.push(Gap { place: place.clone(), what: GapKind::Limit, detail });
+                    lock(&self.undone).insert(place);
                 }
                 Err(error) => return Err(error),
             }
@@ -120,12 +123,13 @@ impl Destination {
                 Ok(gaps)
             }
             Op::SetMeta { place, kind, meta } => {
+                let before = volume.look(&place, fidelity)?.stat;
                 let (stat, gaps) = volume.set_meta(&place, kind, &meta, fidelity)?;
                 let digest = made(pass, kind, &meta, None, 0, &gaps);
                 self.done(if kind == Kind::Directory {
                     Change::Entry(entry(place, kind, Some(stat), digest))
                 } else {
-                    Change::Meta { place, stat: Some(stat), meta: digest }
+                    Change::Meta { place, before, stat: Some(stat), meta: digest }
                 });
                 Ok(gaps)
             }
@@ -161,6 +165,7 @@ impl Destination {
                 }
                 Err(error) if is_of_one_object(&error) => {
                     let (place, detail) = (file.place.clone(), crate::pass::chain(&error));
+                    lock(&self.undone).insert(place.clone());
                     applied.gaps.push(Gap { place, what: GapKind::Limit, detail });
                 }
                 Err(error) => return Err(error.into()),
@@ -233,7 +238,7 @@ impl Destination {
             size: close.size,
             content: Some(close.digest),
             map: Some(target.map_start | FRESH),
-            ..entry(open.place.clone(), open.kind, Some(stat), meta)
+            ..entry(open.place.clone(), open.kind, Some(stat).filter(|_| target.is_ours), meta)
         }));
         Ok(Applied { bytes: 0, entries: 1, gaps })
     }
@@ -244,22 +249,27 @@ impl Destination {
         if let Some(target) = targets.get(&open.content) {
             return Ok(target.clone());
         }
-        let (access, basis) = if open.keeps_basis {
-            let basis = match self.basis_contents(pass)?.get(&open.place) {
-                Some(&(start, size)) => TargetBasis::Leaves(start, size),
-                None => TargetBasis::Unknown,
-            };
-            (Access::Write, basis)
+        let (access, basis, left) = if open.keeps_basis {
+            match self.basis_contents(pass)?.get(&open.place) {
+                Some(&(start, size, left)) => (Access::Write, TargetBasis::Leaves(start, size), left),
+                None => (Access::Write, TargetBasis::Unknown, None),
+            }
         } else {
-            (Access::Create, TargetBasis::Zeros)
+            (Access::Create, TargetBasis::Zeros, None)
         };
         let content = self.volume.open(&open.place, access)?;
+        let is_ours = match (&basis, left) {
+            (TargetBasis::Leaves(..), Some(left)) => left.is_as_left(&content.stat()?),
+            (TargetBasis::Leaves(..), None) => false,
+            (TargetBasis::Zeros | TargetBasis::Unknown, _) => true,
+        };
         if open.kind == Kind::File && content.stat()?.size < open.size {
             content.set_size(open.size)?;
         }
         let target = Arc::new(Target {
             content,
             basis,
+            is_ours,
             map_start: pass.map.reserve(open.size),
             written: (0..piece::count(open.size).div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
         });
@@ -267,8 +277,8 @@ impl Destination {
         Ok(target)
     }
 
-    /// Where the leaves of the large contents of the basis are, and their sizes.
-    fn basis_contents<'a>(&'a self, pass: &Pass) -> Result<&'a BTreeMap<Place, (u64, u64)>, PassError> {
+    /// The large contents of the basis.
+    fn basis_contents<'a>(&'a self, pass: &Pass) -> Result<&'a BasisMap, PassError> {
         if let Some(contents) = self.basis_contents.get() {
             return Ok(contents);
         }
@@ -276,7 +286,7 @@ impl Destination {
         for entry in read_entries(&*self.store, pass.basis.as_deref())? {
             let entry = entry?;
             if let Some(start) = entry.map {
-                contents.insert(entry.place, (start, entry.size));
+                contents.insert(entry.place, (start, entry.size, entry.stat));
             }
         }
         Ok(self.basis_contents.get_or_init(|| contents))
@@ -284,7 +294,9 @@ impl Destination {
 }
 
 /// Filled when the first content with a basis is opened.
-pub(super) type BasisContents = OnceLock<BTreeMap<Place, (u64, u64)>>;
+pub(super) type BasisContents = OnceLock<BasisMap>;
+/// Where the leaves of a content are, its size, and what its stat was.
+type BasisMap = BTreeMap<Place, (u64, u64, Option<Stat>)>;
 
 impl Target {
     fn basis(&self, pass: &Pass, index: u64) -> Result<Basis, PassError> {

@@ -399,11 +399,6 @@ fn is_doubted(doubts: &BTreeSet<Place>, place: &Place) -> bool {
 
 /// Whether an entry is still what we made of it.
 fn is_as_known(known: &Entry, scanned: &Scanned) -> bool {
-    let Some(mut stat) = known.stat else { return false };
-    if stat.links > 1 || scanned.stat.links > 1 {
-        // Every further name that we make of an inode changes these, whichever name they were recorded for.
-        (stat.ctime, stat.links) = (scanned.stat.ctime, scanned.stat.links);
-    }
-    let is_whole = known.meta.is_some() && (known.content.is_some() || !known.has_own_content());
-    is_whole && known.leader == scanned.leader && stat == scanned.stat
+    let is_as_left = known.stat.is_some_and(|stat| stat.is_as_left(&scanned.stat));
+    is_as_left && known.is_settled() && known.leader == scanned.leader
 }

@@ -414,6 +414,9 @@ impl Volume for MemoryVolume {
         // A device's own cache may lag behind the file system on it, so that it is always read past it.
         let is_device = matches!(self.shape, Shape::Device(_)) && is_read;
         let on_device = (access == Access::ReadDevice || is_device).then(|| inode.lock().data.on_device());
+        if access == Access::ReadDevice {
+            inode.lock().data.drop_clean();
+        }
         Ok(Box::new(Handle { volume: self.clone(), inode, place: place.clone(), on_device }))
     }
 

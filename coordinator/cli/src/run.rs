@@ -67,7 +67,17 @@ pub(crate) async fn sync(options: SyncOptions, context: Context) -> Result<Repor
     let began = Instant::now();
     let mut tries = 0;
     let mut report = loop {
-        let link = peer.meet(&context.stop).await?;
+        let link = match peer.meet(&context.stop).await {
+            Ok(link) => link,
+            // The pass has begun: the other side may be on its way back.
+            Err(error) if tries > 0 && tries < REDIALS && !context.stop.is_set() => {
+                context.monitor.note(format!("{error}: taken up again"));
+                tries += 1;
+                continue;
+            }
+            Err(error) if tries > 0 => return Err(RunError::failed("TS-S602", error.to_string())),
+            Err(error) => return Err(error),
+        };
         warn(&link);
         let result = sync::send(&pass, link, context.monitor.clone(), context.stop.flag(), context.stop.wait()).await;
         match result {

@@ -247,20 +247,9 @@ impl Data {
         }
     }
 
-    fn put_on_device(&mut self, from: usize, to: usize) {
-        if self.device.len() < to {
-            self.device.resize(to, 0);
-        }
-        let kept = to.min(self.cache.len()).max(from);
-        if kept > from {
-            self.device[from..kept].copy_from_slice(&self.cache[from..kept]);
-        }
-        self.device[kept..to].fill(0);
-    }
-
     fn flush(&mut self) {
         for (from, to) in std::mem::take(&mut self.pending) {
-            self.put_on_device(from, to);
+            write_back(&self.cache, &mut self.device, from, to);
         }
         self.device.truncate(self.cache.len());
     }
@@ -275,20 +264,40 @@ impl Data {
                 _ => dice(sectors + 1),
             };
             let cut = ((from / SECTOR_BYTES + survived as usize) * SECTOR_BYTES).clamp(from, to);
-            self.put_on_device(from, if survived == sectors { to } else { cut });
+            let end = if survived == sectors { to } else { cut };
+            write_back(&self.cache, &mut self.device, from, end);
         }
         self.device.truncate(size);
         self.cache.clone_from(&self.device);
         self.cache.resize(size, 0);
     }
 
+    /// Forgets what is in the cache and not dirty: from now on everybody sees what the device holds.
+    pub(super) fn drop_clean(&mut self) {
+        self.cache = self.on_device();
+    }
+
     /// What the device holds, after what is dirty was written back.
     pub(super) fn on_device(&self) -> Vec<u8> {
-        let mut copy = self.clone();
-        copy.flush();
-        copy.device.resize(copy.cache.len(), 0);
-        copy.device
+        let mut device = self.device.clone();
+        for &(from, to) in &self.pending {
+            write_back(&self.cache, &mut device, from, to);
+        }
+        device.resize(self.cache.len(), 0);
+        device
     }
+}
+
+/// Brings a range from the cache to the device; what the cache has no longer is zeros.
+fn write_back(cache: &[u8], device: &mut Vec<u8>, from: usize, to: usize) {
+    if device.len() < to {
+        device.resize(to, 0);
+    }
+    let kept = to.min(cache.len()).max(from);
+    if kept > from {
+        device[from..kept].copy_from_slice(&cache[from..kept]);
+    }
+    device[kept..to].fill(0);
 }
 
 /// Whether a mode carries this extended attribute.
