@@ -249,6 +249,11 @@ pub fn open_source(path: &Path) -> Result<Arc<dyn Volume>, PassError> {
 /// Opens a volume that is written, and makes it if nothing is there.
 fn open_destination(path: &Path, kind: VolumeKind) -> Result<Arc<dyn Volume>, PassError> {
     match kind {
+        // A path with nothing at it will become a folder; one that cannot be looked at says why when it is opened.
+        VolumeKind::Tree if Block::open_source(path).is_ok() => Err(PassError::Refused {
+            reason: Reason::Kind,
+            detail: format!("the source is a folder, and {} is a block volume", path.display()),
+        }),
         VolumeKind::Tree => {
             make_folder(path)?;
             Ok(Arc::new(Tree::open(path)?))

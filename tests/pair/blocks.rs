@@ -85,7 +85,8 @@ fn images_of_odd_sizes_arrive_and_are_proven() {
     let sizes = [0, 1, 511, 4_096, 16 * KIB - 1, 16 * KIB, 16 * KIB + 1, MIB - 1, MIB, MIB + 1, 20 * MIB + 7];
     for size in sizes {
         let bench = Bench::new();
-        let (source, destination) = (bench.image("source", &Random::new(size).bytes(size as usize)), bench.path("copy"));
+        let (source, destination) =
+            (bench.image("source", &Random::new(size).bytes(size as usize)), bench.path("copy"));
         let_clocks_tick(&source);
         let first = bench.sync(&source, &destination, &[]);
         assert_eq!(first.code, Some(0), "{size} bytes: {first:#?}");
@@ -276,10 +277,11 @@ fn a_folder_does_not_go_into_a_device_nor_an_image_into_a_folder() {
 #[test]
 fn a_receiver_is_stopped_by_a_signal_and_says_so() {
     let bench = Bench::new();
-    let running = Running::start(Command::new(binary()).args(["receive", "--listen", "127.0.0.1:0", "--state"]).args([
-        &bench.path("state"),
-        &bench.path("copy"),
-    ]));
+    let running = Running::start(
+        Command::new(binary())
+            .args(["receive", "--listen", "127.0.0.1:0", "--state"])
+            .args([&bench.path("state"), &bench.path("copy")]),
+    );
     running.signal(rustix::process::Signal::TERM).expect("sent");
     let outcome = running.finish(LONG);
     assert!(outcome.signal.is_none() || outcome.stdout.is_empty(), "{outcome:#?}");

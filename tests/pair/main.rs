@@ -1,8 +1,11 @@
 //! Real processes between real file systems.
 
+mod blocks;
 mod damage;
 mod deltas;
 mod host;
 mod kills;
+mod limits;
+mod links;
 mod trees;
 mod writers;

@@ -75,7 +75,9 @@ pub(crate) async fn sync(options: SyncOptions, context: Context) -> Result<Repor
                 tries += 1;
                 continue;
             }
-            Err(error) if tries > 0 => return Err(RunError::failed("TS-S602", error.to_string())),
+            Err(error) if tries > 0 && !context.stop.is_set() => {
+                return Err(RunError::failed("TS-S602", error.to_string()));
+            }
             Err(error) => return Err(error),
         };
         warn(&link);
