@@ -2,7 +2,6 @@
 //!
 //! `TRANSHIP_SIM_SEED=n` repeats one run, `TRANSHIP_SIM_RUNS=n` does more of them.
 #![expect(clippy::print_stdout, reason = "a simulation says what it reached, and the seed that repeats a failure")]
-#![expect(clippy::print_stdout, reason = "a simulation says what it reached")]
 
 mod application;
 mod chance;
