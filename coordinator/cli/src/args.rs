@@ -105,7 +105,7 @@ pub(crate) struct SyncArgs {
     /// Compress what is sent: auto, none, lz4, zstd or zstd:LEVEL
     #[arg(long, value_name = "CODEC", default_value = "auto")]
     pub(crate) compress: String,
-    /// Keep track of writes to the source device until the next pass, which then reads nothing else (needs root)
+    /// Keep track of writes to the source device until the next pass; this build falls back to comparing
     #[arg(long)]
     pub(crate) track: bool,
     #[command(flatten)]

@@ -93,6 +93,9 @@ pub(crate) async fn sync(options: SyncOptions, context: Context) -> Result<Repor
         }
     };
     report.counts.reconnects = u64::from(tries);
+    if options.tracks_writes {
+        report.notes.push("writes are not tracked by this build: what changed was found by comparing".to_owned());
+    }
     report.duration_seconds = began.elapsed().as_secs_f64();
     if let Some(receiver) = receiver {
         receiver.finish().await?;
