@@ -1,6 +1,7 @@
 //! What a file system cannot hold, and what a mode cannot carry.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
@@ -16,6 +17,11 @@ fn fill(pair: &Pair, files: u64, bytes: usize) {
         fs::write(pair.source().join(format!("{number:03}")), Random::new(number).bytes(bytes)).expect("written");
     }
     let_clocks_tick(pair.source());
+}
+
+fn allocate(path: &Path, bytes: u64) {
+    let file = fs::File::create(path).expect("made");
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).expect("allocated");
 }
 
 fn kinds_of_gaps(outcome: &Outcome) -> Vec<String> {
@@ -37,13 +43,7 @@ fn fills_up(kind: Kind, bytes: u64) {
     let about = rustix::fs::statvfs(pair.destination()).expect("told");
     let free = about.f_bavail * about.f_frsize;
     // All but 8 MiB, of which 12 are needed; it is the source's too, so that the pass has nothing to remove.
-    rustix::fs::fallocate(
-        fs::File::create(&ballast).expect("made"),
-        rustix::fs::FallocateFlags::empty(),
-        0,
-        free - (8 << 20),
-    )
-    .expect("allocated");
+    allocate(&ballast, free - (8 << 20));
     fill(&pair, 12, 1 << 20);
     let arguments = ["--exclude", "/ballast"];
     let outcome = pair.sync(&arguments).expect_code(4);
@@ -98,8 +98,7 @@ fn an_image_on_a_full_file_system_is_finished_with_room() {
     let ballast = system.path().join("ballast");
     let about = rustix::fs::statvfs(system.path()).expect("told");
     let free = about.f_bavail * about.f_frsize;
-    let file = fs::File::create(&ballast).expect("made");
-    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, free - (8 << 20)).expect("allocated");
+    allocate(&ballast, free - (8 << 20));
     let run = |arguments: &[&str]| crate::host::sync(&source, &destination, &folder.path().join("state"), arguments);
     let outcome = run(&[]);
     assert!(
