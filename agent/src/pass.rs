@@ -9,7 +9,6 @@ use tranship_engine::overlay::Dated;
 use tranship_engine::piece::PieceError;
 use tranship_engine::plan::Scanned;
 use tranship_engine::run::Record;
-use tranship_engine::stat::Stat;
 use tranship_proto::Place;
 use tranship_proto::codec::{Reader, WireError, Writer};
 use tranship_proto::entry::{Kind, Time};
@@ -183,14 +182,13 @@ impl Scan {
         stop: &AtomicBool,
     ) -> Result<Self, PassError> {
         let mut list = write_list::<Scanned>(&**store, name)?;
-        let mut names = Sorter::<NameOf>::new(store.clone(), "names", |a, b| {
-            (a.stat.inode, &a.place).cmp(&(b.stat.inode, &b.place))
-        });
+        let mut names =
+            Sorter::<NameOf>::new(store.clone(), "names", |a, b| (a.inode, &a.place).cmp(&(b.inode, &b.place)));
         let mut failed = None;
         let left_out = volume.walk(&|place, kind| excludes.excludes(place, kind), stop, &mut |walked| {
             Counters::add(&counters.entries_scanned, 1);
             if walked.stat.kind == Kind::File && walked.stat.links > 1 {
-                let name = NameOf { place: walked.place.clone(), stat: walked.stat };
+                let name = NameOf { inode: walked.stat.inode, place: walked.place.clone(), bytes: walked.stat.size };
                 names.push(name).unwrap_or_else(|error| failed = Some(error));
             } else if walked.stat.kind.has_content() {
                 Counters::add(&counters.bytes_scanned, walked.stat.size);
@@ -221,8 +219,7 @@ impl Scan {
         Ok(Box::new(list.map(move |scanned| {
             let mut scanned = scanned?;
             if let Some(leader) = leaders.next_if(|leader| leader.as_ref().map_or(true, |l| l.place == scanned.place)) {
-                let leader = leader?;
-                (scanned.leader, scanned.stat) = (Some(leader.leader), leader.stat);
+                scanned.leader = Some(leader?.leader);
             }
             Ok(scanned)
         })))
@@ -236,13 +233,11 @@ fn leaders(names: Sorter<NameOf>, store: &Arc<dyn Store>, counters: &Counters) -
     for name in names.sorted()? {
         let name = name?;
         match &first {
-            // An object has one state, that in which its first name was met: one that changed later in the walk counts
-            // as changed, or as racy, at all of its names.
-            Some(first) if first.stat.is_same_object(&name.stat) => {
-                leaders.push(Leader { place: name.place, leader: first.place.clone(), stat: first.stat })?;
+            Some(first) if first.inode == name.inode => {
+                leaders.push(Leader { place: name.place, leader: first.place.clone() })?;
             }
             _ => {
-                Counters::add(&counters.bytes_scanned, name.stat.size);
+                Counters::add(&counters.bytes_scanned, name.bytes);
                 first = Some(name);
             }
         }
@@ -251,27 +246,28 @@ fn leaders(names: Sorter<NameOf>, store: &Arc<dyn Store>, counters: &Counters) -
 }
 
 struct NameOf {
+    inode: u64,
     place: Place,
-    stat: Stat,
+    bytes: u64,
 }
 
 struct Leader {
     place: Place,
     leader: Place,
-    stat: Stat,
 }
 
 impl Record for NameOf {
     fn encode(&self, previous: Option<&Self>, w: &mut Writer) {
-        self.stat.encode(w);
+        w.u64(self.inode);
+        w.u64(self.bytes);
         let root = Place::root();
         self.place.encode_after(previous.map_or(&root, |name| &name.place), w);
     }
 
     fn decode(previous: Option<&Self>, r: &mut Reader<'_>) -> Result<Self, WireError> {
-        let (stat, root) = (Stat::decode(r)?, Place::root());
+        let (inode, bytes, root) = (r.u64("inode")?, r.u64("bytes")?, Place::root());
         let place = Place::decode_after(previous.map_or(&root, |name| &name.place), r)?;
-        Ok(Self { place, stat })
+        Ok(Self { inode, place, bytes })
     }
 }
 
@@ -280,14 +276,13 @@ impl Record for Leader {
         let root = Place::root();
         self.place.encode_after(previous.map_or(&root, |leader| &leader.place), w);
         self.leader.encode_after(&self.place, w);
-        self.stat.encode(w);
     }
 
     fn decode(previous: Option<&Self>, r: &mut Reader<'_>) -> Result<Self, WireError> {
         let root = Place::root();
         let place = Place::decode_after(previous.map_or(&root, |leader| &leader.place), r)?;
         let leader = Place::decode_after(&place, r)?;
-        Ok(Self { place, leader, stat: Stat::decode(r)? })
+        Ok(Self { place, leader })
     }
 }
 
