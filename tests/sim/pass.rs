@@ -13,7 +13,7 @@ use tranship_engine::session::source::{self as from, Order, SourceSession, Verdi
 use tranship_engine::session::{Channel, Failure, Greeting};
 use tranship_proto::Message;
 use tranship_proto::id::{Epoch, Token};
-use tranship_proto::message::{Contract, Level, VolumeKind};
+use tranship_proto::message::{Ack, Contract, Level, VolumeKind};
 
 use crate::world::World;
 
@@ -81,6 +81,9 @@ struct Pass<'a> {
     lanes: BTreeMap<Lane, VecDeque<Message>>,
     outcome: Outcome,
     is_over: bool,
+    /// What was applied, and what of that the last checkpoint made durable.
+    applied: Ack,
+    flushed: Ack,
 }
 
 /// Messages that a lane holds.
@@ -113,6 +116,8 @@ pub(crate) fn run(world: &mut World, wish: Wish) -> Outcome {
         lanes: BTreeMap::new(),
         outcome: Outcome::default(),
         is_over: false,
+        applied: Ack::default(),
+        flushed: Ack::default(),
     };
     pass.run();
     let outcome = pass.outcome;
@@ -327,8 +332,15 @@ impl Pass<'_> {
         }
         let event = self.destination.executor.perform(action);
         match (&event, job) {
-            (to::Event::Applied { .. }, Some(job)) => self.world.has_applied(&job),
-            (to::Event::Checkpointed, _) => self.world.has_flushed(),
+            (to::Event::Applied { bytes, entries, .. }, Some(job)) => {
+                self.applied.bytes += bytes;
+                self.applied.entries += entries;
+                self.world.has_applied(&job);
+            }
+            (to::Event::Checkpointed, _) => {
+                self.flushed = self.applied;
+                self.world.has_flushed();
+            }
             (to::Event::Committed(_), _) if !self.has_lied() => self.world.has_committed(),
             _ => {}
         }
@@ -340,6 +352,11 @@ impl Pass<'_> {
     }
 
     fn note_message(&mut self, message: &Message) {
+        if let Message::Ack(ack) = message {
+            let is_durable = ack.bytes <= self.flushed.bytes && ack.entries <= self.flushed.entries;
+            assert!(is_durable, "{ack:?} is acknowledged, and {:?} is durable", self.flushed);
+            self.world.reach.add("acknowledged, and durable");
+        }
         if message.is_data() || matches!(message, Message::Structure(_)) {
             self.outcome.touching_messages += 1;
             let what = match message {
