@@ -20,7 +20,7 @@ use std::time::Instant;
 use reach::Reach;
 
 /// Runs of the default test, and where their seeds begin.
-const RUNS: u64 = 1_000;
+const RUNS: u64 = 700;
 const FIRST_SEED: u64 = 1;
 
 #[test]
