@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with};
 use tranship_agent::volume::tree::Tree;
 use tranship_agent::volume::{Access, Volume, VolumeError};
 use tranship_proto::entry::{Kind, Meta};
@@ -15,7 +15,7 @@ use crate::support::{meta, place, walk};
 
 /// Races that are run at least, and no longer than that.
 const RACES: u64 = 20_000;
-const RACES_AT_MOST: Duration = Duration::from_secs(20);
+const RACES_AT_MOST: Duration = Duration::from_secs(5);
 
 /// Ends a race, also one that found something.
 struct End<'a>(&'a AtomicBool);
@@ -61,8 +61,7 @@ impl Field {
     }
 
     /// Swaps `volume/a` between a directory and a link to the outside as fast as it can while `act` is raced.
-    /// `prepare` fills the directory each time.
-    fn race(&self, prepare: impl Fn(&Path) + Sync, act: impl Fn(&Tree, u64)) {
+    fn race(&self, act: impl Fn(&Tree, u64)) {
         let before = self.canary();
         let (dir, link) = (self.at("volume/a"), self.at("volume/link"));
         symlink(self.at("outside"), &link).unwrap();
@@ -72,18 +71,8 @@ impl Field {
             let _end = End(&is_over);
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
-                    for _ in 0..64 {
-                        let _ = renameat_with(CWD, &dir, CWD, &link, RenameFlags::EXCHANGE);
-                        swaps.fetch_add(1, Ordering::Relaxed);
-                    }
-                    // What was removed meanwhile comes back.
-                    let _ = symlink(self.at("outside"), &link);
-                    let _ = std::fs::create_dir(&dir);
-                    for path in [&dir, &link] {
-                        if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
-                            prepare(path);
-                        }
-                    }
+                    renameat_with(CWD, &dir, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+                    swaps.fetch_add(1, Ordering::Relaxed);
                 }
             });
             let tree = Tree::open(&self.at("volume")).unwrap();
@@ -101,39 +90,40 @@ impl Field {
 fn writes_that_race_a_link_stay_inside() {
     let field = Field::new();
     let attempts = AtomicU64::new(0);
-    field.race(
-        |_| (),
-        |tree, race| {
-            let owned = Meta { uid: 7, gid: 7, ..meta() };
-            let exact = Fidelity::Exact;
-            let done = match race % 10 {
-                0 => tree.put(&place("a/f"), b"x", &owned, exact).is_ok(),
-                1 => tree.open(&place("a/f"), Access::Create).and_then(|content| content.write_at(b"x", 0)).is_ok(),
-                2 => tree.open(&place("a/f"), Access::Write).and_then(|content| content.set_size(0)).is_ok(),
-                3 => tree.set_meta(&place("a/f"), Kind::File, &owned, exact).is_ok(),
-                4 => tree.set_meta(&place("a"), Kind::Directory, &owned, exact).is_ok(),
-                5 => tree.make_directory(&place("a/new")).is_ok(),
-                6 => tree.make_symlink(&place("a/s"), b"x", &owned, exact).is_ok(),
-                7 => tree.make_special(&place("a/p"), Kind::Fifo, 0, &owned, exact).is_ok(),
-                8 => tree.rename(&place("a/f"), &place("a/g")).is_ok(),
-                _ => tree.make_link(&place("a/l"), &place("a/f")).is_ok(),
-            };
-            attempts.fetch_add(u64::from(done), Ordering::Relaxed);
-        },
-    );
+    field.race(|tree, race| {
+        let owned = Meta { uid: 7, gid: 7, ..meta() };
+        let exact = Fidelity::Exact;
+        let done = match race % 10 {
+            0 => tree.put(&place("a/f"), b"x", &owned, exact).is_ok(),
+            1 => tree.open(&place("a/f"), Access::Create).and_then(|content| content.write_at(b"x", 0)).is_ok(),
+            2 => tree.open(&place("a/f"), Access::Write).and_then(|content| content.set_size(0)).is_ok(),
+            3 => tree.set_meta(&place("a/f"), Kind::File, &owned, exact).is_ok(),
+            4 => tree.set_meta(&place("a"), Kind::Directory, &owned, exact).is_ok(),
+            5 => tree.make_directory(&place("a/new")).is_ok(),
+            6 => tree.make_symlink(&place("a/s"), b"x", &owned, exact).is_ok(),
+            7 => tree.make_special(&place("a/p"), Kind::Fifo, 0, &owned, exact).is_ok(),
+            8 => tree.rename(&place("a/f"), &place("a/g")).is_ok(),
+            _ => tree.make_link(&place("a/l"), &place("a/f")).is_ok(),
+        };
+        attempts.fetch_add(u64::from(done), Ordering::Relaxed);
+    });
     assert!(attempts.into_inner() > 0, "some must have met the directory");
 }
 
 #[test]
 fn removals_that_race_a_link_stay_inside() {
     let field = Field::new();
-    let fill = |dir: &Path| {
-        let _ = std::fs::create_dir(dir.join("sub"));
-        let _ = std::fs::write(dir.join("sub/f"), "");
-    };
-    field.race(fill, |tree, race| {
-        let _ = tree.remove(&place(if race % 10 == 0 { "a" } else { "a/sub" }));
+    // Filled by its handle, wherever its name is by now.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    let dir = rustix::fs::open(field.at("volume/a"), flags, Mode::empty()).unwrap();
+    let removed = AtomicU64::new(0);
+    field.race(|tree, _| {
+        let _ = rustix::fs::mkdirat(&dir, c"sub", Mode::RWXU);
+        let sub = rustix::fs::openat(&dir, c"sub", flags, Mode::empty()).unwrap();
+        rustix::fs::openat(&sub, c"f", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
+        removed.fetch_add(u64::from(tree.remove(&place("a/sub")).is_ok()), Ordering::Relaxed);
     });
+    assert!(removed.into_inner() > 0, "some must have met the directory");
 }
 
 #[test]
@@ -142,29 +132,26 @@ fn reads_that_race_a_link_see_nothing_of_the_outside() {
     std::fs::write(field.at("volume/a/f"), "inside").unwrap();
     let inside = std::fs::metadata(field.at("volume/a/f")).unwrap().ino();
     let reads = AtomicU64::new(0);
-    field.race(
-        |_| (),
-        |tree, race| {
-            let mut buffer = [0; 6];
-            match tree.open(&place("a/f"), if race % 2 == 0 { Access::Read } else { Access::ReadDevice }) {
-                Ok(content) => {
-                    content.read_at(&mut buffer, 0).unwrap();
-                    assert_eq!(&buffer, b"inside");
-                    reads.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(error) => {
-                    assert!(matches!(error, VolumeError::Vanished { .. } | VolumeError::Replaced { .. }), "{error:?}")
-                }
+    field.race(|tree, race| {
+        let mut buffer = [0; 6];
+        match tree.open(&place("a/f"), if race % 2 == 0 { Access::Read } else { Access::ReadDevice }) {
+            Ok(content) => {
+                content.read_at(&mut buffer, 0).unwrap();
+                assert_eq!(&buffer, b"inside");
+                reads.fetch_add(1, Ordering::Relaxed);
             }
-            if let Ok(look) = tree.look(&place("a/f"), Fidelity::Exact) {
-                assert_eq!(look.stat.inode, inside);
+            Err(error) => {
+                assert!(matches!(error, VolumeError::Vanished { .. } | VolumeError::Replaced { .. }), "{error:?}")
             }
-            if race % 100 == 0 {
-                let (walked, _) = walk(tree);
-                assert!(walked.iter().all(|walked| walked.stat.kind != Kind::File || walked.stat.inode == inside));
-            }
-        },
-    );
+        }
+        if let Ok(look) = tree.look(&place("a/f"), Fidelity::Exact) {
+            assert_eq!(look.stat.inode, inside);
+        }
+        if race % 100 == 0 {
+            let (walked, _) = walk(tree);
+            assert!(walked.iter().all(|walked| walked.stat.kind != Kind::File || walked.stat.inode == inside));
+        }
+    });
     assert!(reads.into_inner() > 0, "some must have met the directory");
 }
 
