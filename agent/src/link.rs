@@ -73,6 +73,9 @@ pub struct LinkOptions {
     pub bandwidth: Option<Bandwidth>,
     /// Bytes of the largest UDP payload to try, if less than the network interface could carry.
     pub datagram_bytes_max: Option<u16>,
+    /// Whether this side sends contents. One that only answers has no use for large datagrams, and finding out how large
+    /// they may be costs it tens of kilobytes.
+    pub sends_contents: bool,
 }
 
 impl Default for LinkOptions {
@@ -83,6 +86,7 @@ impl Default for LinkOptions {
             congestion: Congestion::default(),
             bandwidth: None,
             datagram_bytes_max: None,
+            sends_contents: true,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! terminals. Each leaves the source as it was. A destination that is left by a failure or a stop is no copy, and the
 //! next pass goes on from it.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -221,39 +221,46 @@ enum Peer {
 impl Peer {
     /// The destination of a pass; for one on this machine also the process that receives it.
     async fn of_source(options: &SyncOptions, context: &Context) -> Result<(Self, Option<Receiver>), RunError> {
+        let link = link_options(&options.link, context);
+        let waits = options.link.waits;
         Ok(match &options.destination {
             Destination::Local(path) => {
                 let receiver = Receiver::start(path, &options.state).await?;
                 let ticket = receiver.ticket().clone();
-                (Self::dial(&ticket, &options.link, context)?, Some(receiver))
+                (Self::dial(&ticket, link, waits)?, Some(receiver))
             }
-            Destination::Dial(ticket) => (Self::dial(ticket, &options.link, context)?, None),
-            Destination::Listen(address) => (Self::listen(*address, &options.link, context)?, None),
+            Destination::Dial(ticket) => (Self::dial(ticket, link, waits)?, None),
+            Destination::Listen(address) => (Self::listen(*address, &link, context)?, None),
         })
     }
 
     fn of_destination(options: &ReceiveOptions, context: &Context) -> Result<Self, RunError> {
+        let link = link::LinkOptions { sends_contents: false, ..link_options(&options.link, context) };
         match &options.source {
-            Origin::Dial(ticket) => Self::dial(ticket, &options.link, context),
-            Origin::Listen(address) => Self::listen(*address, &options.link, context),
+            Origin::Dial(ticket) => Self::dial(ticket, link, options.link.waits),
+            Origin::Listen(address) => Self::listen(*address, &link, context),
         }
     }
 
-    fn dial(ticket: &Ticket, options: &LinkOptions, context: &Context) -> Result<Self, RunError> {
+    fn dial(ticket: &Ticket, options: link::LinkOptions, waits: bool) -> Result<Self, RunError> {
         let ticket: link::Ticket = ticket.as_str().parse().map_err(|error: link::TicketError| {
             RunError::usage("the ticket cannot be used", "copy it again in full, as `receive` printed it")
                 .because(error)
         })?;
         let identity = Identity::generate().map_err(no_link)?;
-        Ok(Self::Dial { ticket, identity, options: link_options(options, context), waits: options.waits })
+        Ok(Self::Dial { ticket, identity, options, waits })
     }
 
-    fn listen(address: SocketAddr, options: &LinkOptions, context: &Context) -> Result<Self, RunError> {
+    /// Listens where it is told; at any address that is every one of the host, of both families.
+    fn listen(address: SocketAddr, options: &link::LinkOptions, context: &Context) -> Result<Self, RunError> {
         let identity = Identity::generate().map_err(no_link)?;
         let secret = Secret::generate().map_err(no_link)?;
         let admission = Admission::Secret(secret.clone());
-        let listener =
-            Listener::bind(&[address], &identity, admission, &link_options(options, context)).map_err(no_link)?;
+        let mut addresses = vec![address];
+        if address.ip() == Ipv6Addr::UNSPECIFIED {
+            addresses.push((Ipv4Addr::UNSPECIFIED, address.port()).into());
+        }
+        let listener = Listener::bind(&addresses, &identity, admission, options).map_err(no_link)?;
         listener.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         let addresses = listener.local_addresses().into_iter().take(link::TICKET_ADDRESSES_MAX).collect();
         let ticket = link::Ticket { addresses, fingerprint: identity.fingerprint(), secret };
