@@ -4,6 +4,7 @@
 //! changed.
 
 mod closing;
+mod moved;
 mod read;
 mod structure;
 
@@ -104,6 +105,8 @@ struct State {
     known_map: Option<Map>,
     /// Leaves of what this pass reads.
     map: Map,
+    /// Bytes that were free at the destination.
+    room_bytes: u64,
 }
 
 /// What the destination says it holds.
@@ -225,7 +228,7 @@ impl Source {
         let token = head.token;
         let last_began_ms = Some(head.pace.began_ms).filter(|_| head.stage > 0 && token.is_some());
         lock(&self.inner).last_began_ms = last_began_ms;
-        lock(&self.inner).state = Some(State { store, head, known_map, map });
+        lock(&self.inner).state = Some(State { store, head, known_map, map, room_bytes: basis.free_bytes });
         Ok(token)
     }
 

@@ -45,6 +45,9 @@ pub const LEAF_BYTES: usize = 16 << 10;
 /// Leaves in a piece; a set of them is one `u64`.
 pub const LEAVES_PER_PIECE: usize = PIECE_BYTES / LEAF_BYTES;
 
+/// Bytes that one piece may be a delta against: the same piece moved by anything, and as much again around it.
+pub const DELTA_BASE_BYTES_MAX: usize = 2 * PIECE_BYTES;
+
 /// Bytes in a file that travels in a pack instead of in pieces.
 pub const PACKED_FILE_BYTES_MAX: usize = 64 << 10;
 

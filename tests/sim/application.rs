@@ -1,5 +1,6 @@
 //! What applications do to a source, and strangers to a destination.
 
+use tranship_agent::volume::Access;
 use tranship_agent::volume::memory::{MemoryVolume, VirtualClock};
 use tranship_proto::entry::{Kind, Name, Place, Time, Xattr};
 
@@ -110,7 +111,7 @@ fn attributes(volume: &MemoryVolume, chance: &mut Chance, place: &Place) {
 
 fn change(volume: &MemoryVolume, chance: &mut Chance) {
     let file = some(volume, chance, |kind| kind == Kind::File);
-    match (chance.below(16), file) {
+    match (chance.below(17), file) {
         (0..4, Some((place, size))) => {
             let offset = chance.below(size + 1);
             let count = chance.below(40 * KIB);
@@ -148,8 +149,23 @@ fn change(volume: &MemoryVolume, chance: &mut Chance) {
                 attributes(volume, chance, &place);
             }
         }
+        (12, _) => edit(volume, chance),
         _ => add(volume, chance),
     }
+}
+
+/// Inserts or removes something in a file that is sent in pieces: what is behind it moves.
+fn edit(volume: &MemoryVolume, chance: &mut Chance) {
+    let large: Vec<_> =
+        volume.places().into_iter().filter(|(_, kind, size)| *kind == Kind::File && *size > 64 * KIB).collect();
+    let Some((place, _, size)) = chance.pick(&large).cloned() else { return add(volume, chance) };
+    let Some((seen, _)) = volume.seen_at(&place, Access::Read) else { return };
+    let at = chance.below(size) as usize;
+    let removed = (chance.below(20 * KIB) as usize).min(size as usize - at);
+    let count = if chance.one_in(3) { 0 } else { chance.below(20 * KIB) };
+    let new = [&bytes(chance, count), &seen.bytes[at + removed..]].concat();
+    volume.write(&place, &new, at);
+    volume.truncate(&place, at + new.len());
 }
 
 fn write_block(volume: &MemoryVolume, chance: &mut Chance) {

@@ -27,6 +27,7 @@ const MUST_REACH: &[&str] = &[
     "state damaged",
     "destination changed behind our back",
     "a device will lie",
+    "piece made of bytes that moved",
 ];
 
 /// Fails if these runs did not reach what they are for.

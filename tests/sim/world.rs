@@ -216,6 +216,9 @@ impl World {
 
     /// A job was applied.
     pub(crate) fn has_applied(&mut self, job: &Job) {
+        if matches!(job, Job::Piece(_, piece) if piece.delta.is_some()) {
+            self.reach.add("piece made of bytes that moved");
+        }
         if !matches!(job, Job::Piece(open, _) if open.kind == Kind::File) {
             self.durable.applied.extend(touches(job));
         }

@@ -14,7 +14,7 @@ use tranship_proto::Place;
 use tranship_proto::entry::{Kind, Meta};
 use tranship_proto::id::Digest;
 use tranship_proto::limit::PIECE_BYTES;
-use tranship_proto::message::{Close, Contract, Gap, GapKind, Op, Open, Pack, Piece};
+use tranship_proto::message::{Close, Contract, Delta, Gap, GapKind, Onto, Op, Open, Pack, Piece};
 
 use super::{Destination, FRESH, Pass, lock};
 use crate::pass::{Counters, PassError};
@@ -37,6 +37,8 @@ pub struct Applied {
 /// A large content that is being written.
 pub(super) struct Target {
     content: Box<dyn Content>,
+    /// What `content` will replace, which deltas copy from.
+    old: Option<Box<dyn Content>>,
     basis: TargetBasis,
     /// Whether it still was as our manifest says when it was opened. Else only reading it tells what it is afterwards.
     is_ours: bool,
@@ -181,7 +183,12 @@ impl Destination {
             return Err(PassError::Protocol(format!("piece {} of {} bytes", piece.index, open.size)));
         }
         let basis = target.basis(pass, piece.index)?;
-        let checked = piece::check(piece, &basis).map_err(wrong)?;
+        let base = match &piece.delta {
+            Some(delta) => target.read_base(delta)?.ok_or(PieceError::Basis).map_err(wrong)?,
+            None => Vec::new(),
+        };
+        Counters::add(&self.counters.bytes_read, base.len() as u64);
+        let checked = piece::check(piece, &basis, &base).map_err(wrong)?;
         pass.map.write(target.map_start, piece.index, &checked.leaves)?;
         let offset = piece.index * PIECE_BYTES as u64;
         let mut written = 0;
@@ -234,6 +241,13 @@ impl Destination {
             }
             None => (target.content.stat()?, Some(digest::block_meta()), Vec::new()),
         };
+        let stat = if open.onto == Onto::Beside {
+            target.content.land()?;
+            // The name is a change that time shows.
+            target.content.stat()?
+        } else {
+            stat
+        };
         self.done(Change::Entry(Entry {
             size: close.size,
             content: Some(close.digest),
@@ -249,13 +263,21 @@ impl Destination {
         if let Some(target) = targets.get(&open.content) {
             return Ok(target.clone());
         }
-        let (access, basis, left) = if open.keeps_basis {
-            match self.basis_contents(pass)?.get(&open.place) {
+        let (access, basis, left) = match open.onto {
+            Onto::Basis => match self.basis_contents(pass)?.get(&open.place) {
                 Some(&(start, size, left)) => (Access::Write, TargetBasis::Leaves(start, size), left),
                 None => (Access::Write, TargetBasis::Unknown, None),
-            }
-        } else {
-            (Access::Create, TargetBasis::Zeros, None)
+            },
+            Onto::Zeros => (Access::Create, TargetBasis::Zeros, None),
+            Onto::Beside => (Access::Beside, TargetBasis::Zeros, None),
+        };
+        let old = match open.onto {
+            Onto::Beside => match self.volume.open(&open.place, Access::Read) {
+                // Somebody else changed it: the pieces that would copy from it will say so.
+                Err(VolumeError::Vanished { .. } | VolumeError::Replaced { .. }) => None,
+                old => Some(old?),
+            },
+            Onto::Basis | Onto::Zeros => None,
         };
         let content = self.volume.open(&open.place, access)?;
         let is_ours = match (&basis, left) {
@@ -268,6 +290,7 @@ impl Destination {
         }
         let target = Arc::new(Target {
             content,
+            old,
             basis,
             is_ours,
             map_start: pass.map.reserve(open.size),
@@ -306,6 +329,21 @@ impl Target {
             TargetBasis::Leaves(_, size) if index >= piece::count(size) => Basis::zeros(),
             TargetBasis::Leaves(start, size) => Basis::Leaves(pass.leaves(start, size, index)?),
         })
+    }
+
+    /// What a delta copies from, if it is all there.
+    fn read_base(&self, delta: &Delta) -> Result<Option<Vec<u8>>, VolumeError> {
+        let old = self.old.as_ref().unwrap_or(&self.content);
+        let mut base = vec![0; delta.base_bytes()];
+        let mut at = 0;
+        for extent in &delta.base {
+            let into = &mut base[at..at + extent.bytes as usize];
+            if old.read_at(into, extent.at)? < into.len() {
+                return Ok(None);
+            }
+            at += into.len();
+        }
+        Ok(Some(base))
     }
 
     fn mark_written(&self, index: u64) {

@@ -10,11 +10,13 @@ use tranship_engine::entry::Change;
 use tranship_engine::piece::{self, Basis};
 use tranship_engine::plan::Candidate;
 use tranship_engine::session::source::Produced;
+use tranship_engine::shift::Window;
 use tranship_proto::entry::Kind;
 use tranship_proto::id::{ContentId, Digest};
 use tranship_proto::limit::{PACKED_FILE_BYTES_MAX, PIECE_BYTES};
-use tranship_proto::message::{Close, Op, Open, Pack, Packed, Piece};
+use tranship_proto::message::{Close, Onto, Op, Open, Pack, Packed, Piece};
 
+use super::moved::{MARGIN_BYTES, Moved};
 use super::{FRESH, SURVEYED, Source, State, entry_of, lock};
 use crate::pass::{Counters, PassError};
 use crate::state::{StateError, Store, read_list};
@@ -50,13 +52,15 @@ enum Unit {
 }
 
 /// A large content that is being read, by several threads at a time.
-struct Large {
+pub(super) struct Large {
     candidate: Candidate,
     content: Box<dyn Content>,
     look: Look,
     size: u64,
-    open: Open,
+    pub(super) open: Open,
     basis: Held,
+    /// Where its bytes were, if they moved.
+    moved: Option<Moved>,
     map_start: u64,
     pieces_done: AtomicU64,
     pieces_sent: AtomicU64,
@@ -65,7 +69,7 @@ struct Large {
 }
 
 /// What the destination holds of a large content.
-enum Held {
+pub(super) enum Held {
     Zeros,
     Unknown,
     /// Leaves at this place of our last manifest's map, of a content of this size.
@@ -218,8 +222,10 @@ impl Source {
         let kind = found.stat.kind;
         // What is appended while it is read is the next pass's.
         let size = found.stat.size.min(look.stat.size);
-        let (keeps_basis, basis) = held_basis(&c, kind);
-        let open = Open { content: id, place: c.place.clone(), kind, size, keeps_basis };
+        let (onto, basis) = held_basis(&c, kind);
+        let moved = self.moved(state, &*content, size, &basis)?;
+        let (onto, basis) = if moved.is_some() { (Onto::Beside, Held::Zeros) } else { (onto, basis) };
+        let open = Open { content: id, place: c.place.clone(), kind, size, onto };
         let map_start = state.map.reserve(size);
         Ok(Some(Large {
             candidate: c,
@@ -228,6 +234,7 @@ impl Source {
             size,
             open,
             basis,
+            moved,
             map_start,
             pieces_done: AtomicU64::new(0),
             pieces_sent: AtomicU64::new(0),
@@ -261,15 +268,20 @@ impl Source {
         // A hole need not be read to be sent as zeros; the proof reads it.
         let is_hole = want == PIECE_BYTES
             && large.content.next_data(offset)?.is_none_or(|(data, _)| data >= offset + want as u64);
-        let bytes: Bytes = if is_hole {
+        // Bytes that moved are found by old leaves, which end somewhere within their neighbours.
+        let margin = if large.moved.is_some() { MARGIN_BYTES } else { 0 };
+        let from = offset.saturating_sub(margin);
+        let window: Bytes = if is_hole {
             Bytes::from_static(&ZEROS)
         } else {
-            let mut buffer = vec![0; want];
-            let read = large.content.read_at(&mut buffer, offset)?;
+            let mut buffer = vec![0; ((offset + want as u64 + margin).min(large.size) - from) as usize];
+            let read = large.content.read_at(&mut buffer, from)?;
             buffer.truncate(read);
             Counters::add(&self.counters.bytes_read, read as u64);
             buffer.into()
         };
+        let lead = if is_hole { 0 } else { (offset - from) as usize };
+        let bytes = window.slice(lead.min(window.len())..(lead + want).min(window.len()));
         if bytes.len() < want {
             let mut short = lock(&large.short);
             if short.is_none_or(|(first, _)| index < first) {
@@ -285,6 +297,15 @@ impl Source {
         if examined.changed == 0 {
             Counters::add(&self.counters.bytes_matched, bytes.len() as u64);
             return Ok(None);
+        }
+        if let Some(moved) = &large.moved {
+            let runs = self.runs(state, moved, Window { at: from, bytes: &window }, offset, &bytes);
+            let message = piece::moved_message(large.open.content, index, &bytes, &examined, &runs, &self.compressor);
+            if let Some((piece, literal)) = message {
+                Counters::add(&self.counters.bytes_literal, literal as u64);
+                Counters::add(&self.counters.bytes_matched, (bytes.len() - literal) as u64);
+                return Ok(Some(piece));
+            }
         }
         let piece = piece::message(large.open.content, index, &bytes, &examined, &self.compressor);
         let raw = piece.raw_bytes();
@@ -340,7 +361,7 @@ impl Source {
         entry.map = Some(large.map_start | FRESH);
         self.push_result(Change::Entry(entry))?;
         let sent = large.pieces_sent.load(Ordering::Relaxed);
-        let held = c.held.as_ref().filter(|held| large.open.keeps_basis && held.content == Some(digest));
+        let held = c.held.as_ref().filter(|held| large.open.onto == Onto::Basis && held.content == Some(digest));
         if sent == 0 && held.is_some_and(|held| held.size == size) {
             let is_same = kind == Kind::Block || held.is_some_and(|held| held.meta == Some(meta));
             let op = Op::SetMeta { place: c.place.clone(), kind, meta: large.look.meta.clone() };
@@ -359,14 +380,14 @@ enum Ending {
 
 static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
 
-/// Whether the destination starts from what it has, and what that is.
-fn held_basis(c: &Candidate, kind: Kind) -> (bool, Held) {
+/// What the destination starts from, and what that is.
+fn held_basis(c: &Candidate, kind: Kind) -> (Onto, Held) {
     // A device has no state "new": whatever is on it stays until it is written over.
-    let fresh = if kind == Kind::Block { (true, Held::Unknown) } else { (false, Held::Zeros) };
+    let fresh = if kind == Kind::Block { (Onto::Basis, Held::Unknown) } else { (Onto::Zeros, Held::Zeros) };
     match &c.held {
         Some(held) if held.kind == kind && held.leader.is_none() => match (held.map, held.content) {
-            (Some(at), _) if at & SURVEYED != 0 => (true, Held::Pieces(at & !SURVEYED, held.size)),
-            (Some(at), Some(_)) => (true, Held::Leaves(at, held.size)),
+            (Some(at), _) if at & SURVEYED != 0 => (Onto::Basis, Held::Pieces(at & !SURVEYED, held.size)),
+            (Some(at), Some(_)) => (Onto::Basis, Held::Leaves(at, held.size)),
             _ => fresh,
         },
         _ => fresh,

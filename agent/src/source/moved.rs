@@ -1,0 +1,104 @@
+//! Large contents whose bytes moved: something was inserted or removed, and what is behind it is only copied.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tranship_engine::digest::{Digester, is_zero};
+use tranship_engine::shift::{self, Old, Run, Window};
+use tranship_proto::id::Digest;
+use tranship_proto::limit::{LEAF_BYTES, LEAVES_PER_PIECE};
+
+use super::read::Held;
+use super::{Source, State};
+use crate::pass::{Counters, PassError};
+use crate::state::map::Map;
+use crate::volume::Content;
+
+/// Around a piece, so that the old leaves at its ends are seen whole.
+pub(super) const MARGIN_BYTES: u64 = LEAF_BYTES as u64;
+
+/// Old leaves that are looked for, from the end of the old content towards its middle.
+const PROBES: u64 = 8;
+
+/// Where the bytes of a content were.
+pub(super) struct Moved {
+    /// Where the leaves of the old content are in our map, and its size.
+    start: u64,
+    old_bytes: u64,
+    /// What its size changed by: what is behind the last edit moved as far.
+    by_size: i64,
+    /// How far the bytes had moved that were found last.
+    last: AtomicI64,
+}
+
+impl Source {
+    /// Whether the bytes of a content moved: its end is where it should be for its size, and not where it was. The
+    /// destination must have room for the old content beside the new one.
+    pub(super) fn moved(
+        &self,
+        state: &State,
+        content: &dyn Content,
+        size: u64,
+        basis: &Held,
+    ) -> Result<Option<Moved>, PassError> {
+        let (&Held::Leaves(start, old_bytes), Some(map)) = (basis, &state.known_map) else { return Ok(None) };
+        let by_size = size as i64 - old_bytes as i64;
+        let has_room = size <= state.room_bytes / 2;
+        let leaves = old_bytes / LEAF_BYTES as u64;
+        if by_size == 0 || !has_room {
+            return Ok(None);
+        }
+        for probe in 0..PROBES.min(leaves) {
+            let number = leaves - 1 - probe * leaves / (2 * PROBES);
+            let Some(leaf) = leaf(map, start, old_bytes, number) else { return Ok(None) };
+            let at = (number * LEAF_BYTES as u64) as i64;
+            if self.has_leaf(content, at, &leaf)? {
+                return Ok(None);
+            }
+            if self.has_leaf(content, at + by_size, &leaf)? {
+                return Ok(Some(Moved { start, old_bytes, by_size, last: AtomicI64::new(by_size) }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether these bytes are at this offset; zeros say nothing, they are everywhere.
+    fn has_leaf(&self, content: &dyn Content, at: i64, leaf: &Digest) -> Result<bool, PassError> {
+        let Ok(at) = u64::try_from(at) else { return Ok(false) };
+        let mut bytes = vec![0; LEAF_BYTES];
+        let read = content.read_at(&mut bytes, at)?;
+        Counters::add(&self.counters.bytes_read, read as u64);
+        Ok(read == LEAF_BYTES && !is_zero(&bytes) && Digester::canonical().leaf(&bytes) == *leaf)
+    }
+
+    /// What of a piece at `offset` stood elsewhere in the old content.
+    pub(super) fn runs(&self, state: &State, moved: &Moved, window: Window<'_>, offset: u64, bytes: &[u8]) -> Vec<Run> {
+        let map = state.known_map.as_ref().expect("what moved was found by it");
+        let pieces: RefCell<BTreeMap<u64, Option<Vec<Digest>>>> = RefCell::default();
+        let old_leaf = |number: u64| {
+            let index = number / LEAVES_PER_PIECE as u64;
+            let mut pieces = pieces.borrow_mut();
+            // A damaged map costs sending the bytes, nothing else.
+            let leaves = pieces.entry(index).or_insert_with(|| map.read(moved.start, moved.old_bytes, index).ok());
+            leaves.as_ref()?.get(number as usize % LEAVES_PER_PIECE).copied()
+        };
+        let old = Old { size: moved.old_bytes, leaf: &old_leaf };
+        let mut distances = vec![moved.last.load(Ordering::Relaxed)];
+        for distance in [moved.by_size, 0] {
+            if !distances.contains(&distance) {
+                distances.push(distance);
+            }
+        }
+        let runs = shift::find(window, offset, offset + bytes.len() as u64, &distances, &old);
+        if let Some(run) = runs.last() {
+            moved.last.store(run.distance(), Ordering::Relaxed);
+        }
+        runs
+    }
+}
+
+fn leaf(map: &Map, start: u64, size: u64, number: u64) -> Option<Digest> {
+    let leaves = map.read(start, size, number / LEAVES_PER_PIECE as u64).ok()?;
+    leaves.get(number as usize % LEAVES_PER_PIECE).copied()
+}
