@@ -144,6 +144,7 @@ impl Destination {
                 let Applied { bytes, entries, gaps } = self.apply(job)?;
                 Event::Applied { job: id, bytes, entries, gaps }
             }
+            Action::Sign(ask) => Event::Signed(self.sign(&ask)?),
             Action::Checkpoint => {
                 self.checkpoint()?;
                 Event::Checkpointed

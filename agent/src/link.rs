@@ -23,6 +23,7 @@ mod tcp;
 mod ticket;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -172,6 +173,11 @@ impl Streams {
             Group::Quic(group) => group.stats(),
             Group::Tcp(group) => group.stats(),
         }
+    }
+
+    /// What this side may send in bits per second, if that is limited.
+    pub fn bandwidth(&self) -> Option<NonZeroU64> {
+        self.0.options.bandwidth.as_ref()?.limit()
     }
 
     /// The peer's key.

@@ -3,6 +3,7 @@
 //! Every method blocks and may be called from any thread; [`Source::read`] from several at a time. The volume is never
 //! changed.
 
+mod asking;
 mod closing;
 mod moved;
 mod read;
@@ -34,6 +35,7 @@ use crate::state::map::Map;
 use crate::state::{StateFile, Store, Writing, finish_list, is_whole_list, read_entries, read_list, write_list};
 use crate::volume::{Access, Facts, LeftOut, Look, Volume, VolumeError, trusted_before};
 
+use asking::Asking;
 use closing::Closing;
 use read::Reading;
 use structure::Structure;
@@ -77,6 +79,7 @@ pub struct Source {
     pub compressor: Arc<Compressor>,
     inner: Mutex<Inner>,
     reading: Mutex<Option<Reading>>,
+    asking: Mutex<Asking>,
     results: Mutex<Option<Changes>>,
     gaps: Mutex<Vec<Gap>>,
     /// Places that the destination could not take over as they are.
@@ -144,6 +147,7 @@ impl Source {
             compressor,
             inner: Mutex::default(),
             reading: Mutex::default(),
+            asking: Mutex::default(),
             results: Mutex::default(),
             gaps: Mutex::default(),
             doubts: Mutex::default(),
@@ -185,6 +189,7 @@ impl Source {
                 let (produced, is_exhausted) = self.read()?;
                 Event::Read { produced, is_exhausted }
             }
+            Action::Refine(signature) => Event::Refined(self.refine(&signature)?),
             Action::NextClosing => Event::Ops(self.next_closing()?),
             Action::Doubt(gaps) => {
                 self.doubt(gaps);
@@ -226,6 +231,10 @@ impl Source {
         let map = Map::new(store.create("map.tmp")?)?;
         *lock(&self.results) = Some(Changes::new(store.clone()));
         let token = head.token;
+        // A short pass is over before its link was measured.
+        if head.pace.link_bytes_per_second > 0 {
+            self.compressor.set_goodput(self.compressor.goodput().min(head.pace.link_bytes_per_second));
+        }
         let last_began_ms = Some(head.pace.began_ms).filter(|_| head.stage > 0 && token.is_some());
         lock(&self.inner).last_began_ms = last_began_ms;
         lock(&self.inner).state = Some(State { store, head, known_map, map, room_bytes: basis.free_bytes });
@@ -456,7 +465,11 @@ impl Source {
     fn pace(&self, last: &Pace) -> Pace {
         let took = millis((self.clock)()).saturating_sub(millis(self.began)).max(1);
         let bytes_per_second = Counters::get(&self.counters.bytes_done) * 1_000 / took;
-        Pace { began_ms: millis(self.began), bytes_per_second: bytes_per_second.max(last.bytes_per_second) }
+        Pace {
+            began_ms: millis(self.began),
+            bytes_per_second: bytes_per_second.max(last.bytes_per_second),
+            link_bytes_per_second: Some(self.compressor.goodput()).filter(|&goodput| goodput < u64::MAX).unwrap_or(0),
+        }
     }
 
     fn write_manifest(&self, state: &State, token: Token) -> Result<(), PassError> {

@@ -8,8 +8,8 @@ use crate::feature::{self, Feature};
 use crate::frame::Frame;
 use crate::id::{ContentId, Digest, Epoch, Token};
 use crate::limit::{
-    BATCH_MAX, BODY_BYTES_MAX, DELTA_BASE_BYTES_MAX, FILE_BYTES_MAX, LEAVES_PER_PIECE, PACK_FILES_MAX,
-    PACKED_FILE_BYTES_MAX, PATTERNS_MAX, PIECE_BYTES,
+    BATCH_MAX, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, BODY_BYTES_MAX, DELTA_BASE_BYTES_MAX, FILE_BYTES_MAX,
+    LEAVES_PER_PIECE, PACK_FILES_MAX, PACKED_FILE_BYTES_MAX, PATTERNS_MAX, PIECE_BYTES,
 };
 use crate::refusal::Refusal;
 use crate::version::MAGIC;
@@ -45,6 +45,10 @@ pub enum Message {
     Pack(Pack),
     /// Source, on a data stream: what changed in one piece of one content.
     Piece(Piece),
+    /// Source: of which bytes a signature is wanted.
+    Ask(Ask),
+    /// Destination: the signature of these bytes.
+    Signature(Signature),
     /// Destination: this much is durable.
     Ack(Ack),
     /// Destination: what it could not carry.
@@ -435,11 +439,34 @@ pub struct Delta {
     pub bytes: u32,
 }
 
-impl Delta {
-    /// Bytes of all extents.
-    pub fn base_bytes(&self) -> usize {
-        self.base.iter().map(|extent| extent.bytes as usize).sum()
+impl Extent {
+    /// Bytes of all `extents`.
+    pub fn total_bytes(extents: &[Self]) -> usize {
+        extents.iter().map(|extent| extent.bytes as usize).sum()
     }
+}
+
+/// A question for the signature of what the destination holds: where a change is smaller than a leaf, or bytes moved and
+/// nobody knows how far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// Names the question in the answer.
+    pub question: u32,
+    /// The content.
+    pub place: Place,
+    /// Which of its bytes, one extent after the other.
+    pub extents: Vec<Extent>,
+    /// Bytes in a block of the signature, from [`BLOCK_BYTES_MIN`] to [`BLOCK_BYTES_MAX`].
+    pub block_bytes: u32,
+}
+
+/// The answer to an [`Ask`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    /// The question.
+    pub question: u32,
+    /// A signature in librsync's format; empty if the bytes are not there.
+    pub body: Bytes,
 }
 
 /// Consecutive bytes of a content.
@@ -614,6 +641,8 @@ impl Message {
             Self::Finish(_) => "Finish",
             Self::Pack(_) => "Pack",
             Self::Piece(_) => "Piece",
+            Self::Ask(_) => "Ask",
+            Self::Signature(_) => "Signature",
             Self::Ack(_) => "Ack",
             Self::Gaps(_) => "Gaps",
             Self::Committed(_) => "Committed",
@@ -711,6 +740,18 @@ impl Message {
                 piece.encode(&mut w);
                 body = piece.body.clone();
                 14
+            }
+            Self::Ask(ask) => {
+                w.u64(u64::from(ask.question));
+                ask.place.encode_after(&Place::root(), &mut w);
+                encode_extents(&ask.extents, &mut w);
+                w.u64(u64::from(ask.block_bytes));
+                23
+            }
+            Self::Signature(signature) => {
+                w.u64(u64::from(signature.question));
+                body = signature.body.clone();
+                24
             }
             Self::Ack(ack) => {
                 w.u64(ack.bytes);
@@ -852,6 +893,8 @@ impl Message {
             })?),
             21 => Self::ListingEnd,
             22 => Self::Bye,
+            23 => Self::Ask(Ask::decode(&mut r)?),
+            24 => return Signature::decode(r, body).map(Self::Signature),
             value => return Err(WireError::Meaningless { what: "message kind", value: u64::from(value) }),
         };
         r.finish()?;
@@ -1082,28 +1125,54 @@ impl Piece {
 
 impl Delta {
     fn encode(&self, w: &mut Writer) {
-        w.u64(self.base.len() as u64);
-        for extent in &self.base {
-            w.u64(extent.at);
-            w.u64(u64::from(extent.bytes));
-        }
+        encode_extents(&self.base, w);
         w.u64(u64::from(self.bytes));
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
-        let base = (0..r.count("extents", LEAVES_PER_PIECE)?)
-            .map(|_| {
-                let at = r.at_most("extent", FILE_BYTES_MAX)?;
-                let bytes = r.at_most("extent size", DELTA_BASE_BYTES_MAX as u64)? as u32;
-                Ok(Extent { at, bytes })
-            })
-            .collect::<Result<Vec<_>, WireError>>()?;
-        let delta = Self { base, bytes: r.at_most("delta size", BODY_BYTES_MAX as u64)? as u32 };
-        if delta.base_bytes() > DELTA_BASE_BYTES_MAX {
-            let (value, max) = (delta.base_bytes() as u64, DELTA_BASE_BYTES_MAX as u64);
-            return Err(WireError::Limit { what: "base of a delta", value, max });
+        let base = decode_extents(r)?;
+        Ok(Self { base, bytes: r.at_most("delta size", BODY_BYTES_MAX as u64)? as u32 })
+    }
+}
+
+fn encode_extents(extents: &[Extent], w: &mut Writer) {
+    w.u64(extents.len() as u64);
+    for extent in extents {
+        w.u64(extent.at);
+        w.u64(u64::from(extent.bytes));
+    }
+}
+
+fn decode_extents(r: &mut Reader<'_>) -> Result<Vec<Extent>, WireError> {
+    let mut total = 0;
+    (0..r.count("extents", LEAVES_PER_PIECE)?)
+        .map(|_| {
+            let at = r.at_most("extent", FILE_BYTES_MAX)?;
+            let bytes = r.at_most("extents", DELTA_BASE_BYTES_MAX as u64 - total)?;
+            total += bytes;
+            Ok(Extent { at, bytes: bytes as u32 })
+        })
+        .collect()
+}
+
+impl Ask {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let question = r.u32("question")?;
+        let place = Place::decode_after(&Place::root(), r)?;
+        let extents = decode_extents(r)?;
+        let block_bytes = r.at_most("block size", u64::from(BLOCK_BYTES_MAX))? as u32;
+        if block_bytes < BLOCK_BYTES_MIN {
+            return Err(WireError::Meaningless { what: "block size", value: u64::from(block_bytes) });
         }
-        Ok(delta)
+        Ok(Self { question, place, extents, block_bytes })
+    }
+}
+
+impl Signature {
+    fn decode(mut r: Reader<'_>, body: Bytes) -> Result<Self, WireError> {
+        let question = r.u32("question")?;
+        r.finish()?;
+        Ok(Self { question, body })
     }
 }
 

@@ -121,6 +121,40 @@ fn what_is_behind_an_insertion_is_copied_at_the_destination() {
 }
 
 #[test]
+fn several_edits_that_move_the_rest_cost_little_more_than_themselves() {
+    let pair = Pair::of_folders();
+    let stage = edited(&pair, false, |bytes| {
+        bytes.drain(30_000_000..30_100_000);
+        bytes.splice(5_000_000..5_000_000, Random::new(2).bytes(200_000));
+        bytes[20_000_000..20_000_100].fill(1);
+        bytes.extend(Random::new(3).bytes(50_000));
+    });
+    let literal = stage.number("bytes_literal");
+    assert!((250_000..2 * (1 << 20)).contains(&literal), "{stage:#?}");
+}
+
+#[test]
+fn of_a_changed_leaf_a_slow_link_carries_little_more_than_the_change() {
+    let pair = Pair::of_folders();
+    let path = pair.source().join("large");
+    fs::write(&path, Random::new(1).bytes(8 << 20)).expect("written");
+    let_clocks_tick(pair.source());
+    pair.stage(&[]);
+    let file = File::options().write(true).open(&path).expect("opened");
+    for number in 0..100 {
+        file.write_all_at(&Random::new(number).bytes(100), number * 83_000).expect("written");
+    }
+    let_clocks_tick(pair.source());
+    let stage = pair.stage(&["--bandwidth", "40Mbit/s"]);
+    let literal = stage.number("bytes_literal");
+    assert!((10_000..100 * 1_000).contains(&literal), "{stage:#?}");
+    assert!(stage.number("bytes_sent") < 200_000, "{stage:#?}");
+    assert!(stage.number("bytes_read_destination") < 2 * 101 * 2 * LEAF_BYTES, "{stage:#?}");
+    pair.finish(&[]);
+    pair.expect_equal(&Contract::plain());
+}
+
+#[test]
 fn a_basis_that_somebody_changed_is_not_copied_unseen() {
     let pair = Pair::of_folders();
     let path = |root: &Path| root.join("large");

@@ -184,7 +184,7 @@ impl Pass<'_> {
         let side = &mut self.source;
         while let Some(action) = side.session.poll_action() {
             match action {
-                from::Action::Read | from::Action::Scan => side.side_by_side.push(action),
+                from::Action::Read | from::Action::Refine(_) | from::Action::Scan => side.side_by_side.push(action),
                 action => side.in_order.push_back(action),
             }
         }
@@ -197,7 +197,7 @@ impl Pass<'_> {
         let side = &mut self.destination;
         while let Some(action) = side.session.poll_action() {
             match action {
-                to::Action::Apply(..) => side.side_by_side.push(action),
+                to::Action::Apply(..) | to::Action::Sign(_) => side.side_by_side.push(action),
                 action => side.in_order.push_back(action),
             }
         }

@@ -28,6 +28,7 @@ const MUST_REACH: &[&str] = &[
     "destination changed behind our back",
     "a device will lie",
     "piece made of bytes that moved",
+    "piece refined",
 ];
 
 /// Fails if these runs did not reach what they are for.

@@ -6,9 +6,9 @@ use tranship_proto::feature;
 use tranship_proto::id::{ContentId, Digest, Epoch, Token};
 use tranship_proto::limit::PIECE_BYTES;
 use tranship_proto::message::{
-    Ack, Barrier, Basis, BasisChoice, Begin, Challenge, Close, Codec, Committed, Contract, Delta, Extent, Fidelity,
-    Finish, Gap, GapKind, Hello, Level, Listed, Onto, Op, Open, Pack, Packed, Piece, Plan, Proof, Role, SurveyItem,
-    Surveyed, VolumeKind,
+    Ack, Ask, Barrier, Basis, BasisChoice, Begin, Challenge, Close, Codec, Committed, Contract, Delta, Extent,
+    Fidelity, Finish, Gap, GapKind, Hello, Level, Listed, Onto, Op, Open, Pack, Packed, Piece, Plan, Proof, Role,
+    Signature, SurveyItem, Surveyed, VolumeKind,
 };
 use tranship_proto::refusal::Reason;
 use tranship_proto::{Kind, Message, Meta, Place, Refusal};
@@ -153,6 +153,13 @@ fn contents() -> Vec<Message> {
             codec: Codec::Plain,
             body: Bytes::new(),
         }),
+        Message::Ask(Ask {
+            question: 7,
+            place: place("big"),
+            extents: vec![Extent { at: 0x1234, bytes: 0x4000 }, Extent { at: 0x9234, bytes: 0x8000 }],
+            block_bytes: 256,
+        }),
+        Message::Signature(Signature { question: 7, body: Bytes::from_static(b"rs\x016 a signature") }),
         Message::Close(Close { content, size: 1 << 21, pieces: 2, digest: Digest([6; 32]), meta: Some(meta()) }),
         Message::Ack(Ack { bytes: 1 << 21, entries: 3 }),
     ]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use tranship_proto::id::{ContentId, Digest};
 use tranship_proto::limit::{BODY_BYTES_MAX, LEAF_BYTES, LEAVES_PER_PIECE, PIECE_BYTES};
-use tranship_proto::message::{Delta, Piece};
+use tranship_proto::message::{Delta, Extent, Piece};
 
 use crate::delta::{self, DeltaError};
 use crate::digest::{self, Digester, is_zero};
@@ -71,8 +71,7 @@ pub fn examine(bytes: &[u8], basis: &Basis) -> Examined {
 /// What to send of a piece that changed. `bytes` is not copied if all of it goes as it is.
 pub fn message(content: ContentId, index: u64, bytes: &Bytes, examined: &Examined, compressor: &Compressor) -> Piece {
     let sent = examined.changed & !examined.zeros;
-    let raw = gather(bytes, sent);
-    let (codec, body) = compressor.pack(raw);
+    let (codec, body) = compressor.pack(gather(bytes, sent));
     Piece {
         content,
         index,
@@ -87,8 +86,8 @@ pub fn message(content: ContentId, index: u64, bytes: &Bytes, examined: &Examine
     }
 }
 
-/// What to send of a piece at offset `at` of which `runs` stood elsewhere in the old content; as many as they are, they
-/// are copied there. Nothing if sending the bytes is no worse.
+/// What to send of a piece of which `runs` stood elsewhere in the old content: as many as they are, they are copied
+/// there. Nothing if sending the bytes is no worse; else with the bytes that the delta carries.
 pub fn moved_message(
     content: ContentId,
     index: u64,
@@ -97,17 +96,30 @@ pub fn moved_message(
     runs: &[Run],
     compressor: &Compressor,
 ) -> Option<(Piece, usize)> {
-    let sent = examined.changed & !examined.zeros;
-    let (base, writer) =
-        shift::delta(bytes, index * PIECE_BYTES as u64, self::runs(sent), &runs[..runs.len().min(LEAVES_PER_PIECE)]);
+    let runs = &runs[..runs.len().min(LEAVES_PER_PIECE)];
+    let (base, writer) = shift::delta(bytes, index * PIECE_BYTES as u64, examined.sent(), runs);
     let literal = writer.literal_bytes();
-    let delta = writer.finish();
-    if delta.len() >= sent.count_ones() as usize * LEAF_BYTES / 2 || delta.len() > BODY_BYTES_MAX {
+    let piece = delta_message(content, index, bytes, examined, (base, writer.finish()), compressor)?;
+    Some((piece, literal))
+}
+
+/// What to send of a piece whose changed leaves come out of a delta against the extents `base`. Nothing if sending the
+/// leaves is no worse.
+pub fn delta_message(
+    content: ContentId,
+    index: u64,
+    bytes: &Bytes,
+    examined: &Examined,
+    (base, delta): (Vec<Extent>, Bytes),
+    compressor: &Compressor,
+) -> Option<Piece> {
+    let sent = examined.changed & !examined.zeros;
+    if delta.len() > sent.count_ones() as usize * LEAF_BYTES / 2 || delta.len() > BODY_BYTES_MAX {
         return None;
     }
-    let bytes_of_delta = delta.len() as u32;
+    let delta_bytes = delta.len() as u32;
     let (codec, body) = compressor.pack(delta);
-    let piece = Piece {
+    Some(Piece {
         content,
         index,
         bytes: bytes.len() as u32,
@@ -115,11 +127,22 @@ pub fn moved_message(
         zeros: examined.zeros,
         leaves: Vec::new(),
         digest: digest::piece(&examined.leaves),
-        delta: Some(Delta { base, bytes: bytes_of_delta }),
+        delta: Some(Delta { base, bytes: delta_bytes }),
         codec,
         body,
-    };
-    Some((piece, literal))
+    })
+}
+
+impl Examined {
+    /// Runs of leaves that changed and are not zeros, as first and one after the last.
+    pub fn sent(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        runs(self.changed & !self.zeros)
+    }
+
+    /// Their bytes, one after the other, in the piece with these bytes.
+    pub fn raw(&self, bytes: &Bytes) -> Bytes {
+        gather(bytes, self.changed & !self.zeros)
+    }
 }
 
 fn gather(bytes: &Bytes, leaves: u64) -> Bytes {

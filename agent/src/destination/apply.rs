@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
+use tranship_engine::delta;
 use tranship_engine::digest::{self, ContentHasher, Digester};
 use tranship_engine::entry::{Change, Entry};
 use tranship_engine::pack::unpack;
@@ -14,7 +16,7 @@ use tranship_proto::Place;
 use tranship_proto::entry::{Kind, Meta};
 use tranship_proto::id::Digest;
 use tranship_proto::limit::PIECE_BYTES;
-use tranship_proto::message::{Close, Contract, Delta, Gap, GapKind, Onto, Op, Open, Pack, Piece};
+use tranship_proto::message::{Ask, Close, Contract, Extent, Gap, GapKind, Onto, Op, Open, Pack, Piece, Signature};
 
 use super::{Destination, FRESH, Pass, lock};
 use crate::pass::{Counters, PassError};
@@ -63,6 +65,22 @@ impl Destination {
             Job::Piece(open, piece) => self.apply_piece(&pass, &open, &piece),
             Job::Close(open, close) => self.apply_close(&pass, &open, &close),
         }
+    }
+
+    /// The signature of what is there; empty if it is not all there.
+    pub fn sign(&self, ask: &Ask) -> Result<Signature, PassError> {
+        let body = match self.volume.open(&ask.place, Access::Read) {
+            Ok(content) => match read_extents(&*content, &ask.extents)? {
+                Some(base) => {
+                    Counters::add(&self.counters.bytes_read, base.len() as u64);
+                    delta::sign(&base, ask.block_bytes)
+                }
+                None => Bytes::new(),
+            },
+            Err(VolumeError::Vanished { .. } | VolumeError::Replaced { .. }) => Bytes::new(),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Signature { question: ask.question, body })
     }
 
     fn apply_ops(&self, pass: &Pass, ops: Vec<Op>) -> Result<Applied, PassError> {
@@ -184,7 +202,10 @@ impl Destination {
         }
         let basis = target.basis(pass, piece.index)?;
         let base = match &piece.delta {
-            Some(delta) => target.read_base(delta)?.ok_or(PieceError::Basis).map_err(wrong)?,
+            Some(delta) => {
+                let old = target.old.as_ref().unwrap_or(&target.content);
+                read_extents(&**old, &delta.base)?.ok_or(PieceError::Basis).map_err(wrong)?
+            }
             None => Vec::new(),
         };
         Counters::add(&self.counters.bytes_read, base.len() as u64);
@@ -331,21 +352,6 @@ impl Target {
         })
     }
 
-    /// What a delta copies from, if it is all there.
-    fn read_base(&self, delta: &Delta) -> Result<Option<Vec<u8>>, VolumeError> {
-        let old = self.old.as_ref().unwrap_or(&self.content);
-        let mut base = vec![0; delta.base_bytes()];
-        let mut at = 0;
-        for extent in &delta.base {
-            let into = &mut base[at..at + extent.bytes as usize];
-            if old.read_at(into, extent.at)? < into.len() {
-                return Ok(None);
-            }
-            at += into.len();
-        }
-        Ok(Some(base))
-    }
-
     fn mark_written(&self, index: u64) {
         self.written[index as usize / 64].fetch_or(1 << (index % 64), Ordering::Relaxed);
     }
@@ -353,6 +359,20 @@ impl Target {
     fn is_written(&self, index: u64) -> bool {
         self.written[index as usize / 64].load(Ordering::Relaxed) >> (index % 64) & 1 == 1
     }
+}
+
+/// The bytes of `extents`, one after the other, if they are all there.
+fn read_extents(content: &dyn Content, extents: &[Extent]) -> Result<Option<Vec<u8>>, VolumeError> {
+    let mut bytes = vec![0; Extent::total_bytes(extents)];
+    let mut at = 0;
+    for extent in extents {
+        let into = &mut bytes[at..at + extent.bytes as usize];
+        if content.read_at(into, extent.at)? < into.len() {
+            return Ok(None);
+        }
+        at += into.len();
+    }
+    Ok(Some(bytes))
 }
 
 /// The leaves of a piece that was cut off after one of them, or that goes on with zeros.

@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use tranship_engine::digest::{Digester, is_zero};
 use tranship_engine::shift::{self, Old, Run, Window};
 use tranship_proto::id::Digest;
-use tranship_proto::limit::{LEAF_BYTES, LEAVES_PER_PIECE};
+use tranship_proto::limit::{DELTA_BASE_BYTES_MAX, LEAF_BYTES, LEAVES_PER_PIECE};
+use tranship_proto::message::Extent;
 
 use super::read::Held;
 use super::{Source, State};
@@ -17,6 +18,9 @@ use crate::volume::Content;
 
 /// Around a piece, so that the old leaves at its ends are seen whole.
 pub(super) const MARGIN_BYTES: u64 = LEAF_BYTES as u64;
+
+/// Searches of a content in vain before it is taken for new.
+const MISSES_MAX: u32 = 16;
 
 /// Old leaves that are looked for, from the end of the old content towards its middle.
 const PROBES: u64 = 8;
@@ -30,11 +34,41 @@ pub(super) struct Moved {
     by_size: i64,
     /// How far the bytes had moved that were found last.
     last: AtomicI64,
+    /// How often asking found nothing.
+    misses: AtomicU32,
+}
+
+impl Moved {
+    /// The old bytes among which those of a piece may be; nothing if looking there has not helped so far.
+    pub(super) fn search_area(&self, offset: u64, bytes: usize) -> Option<Extent> {
+        if self.misses.load(Ordering::Relaxed) >= MISSES_MAX {
+            return None;
+        }
+        let last = self.last.load(Ordering::Relaxed);
+        let (mut least, mut most) = (last.min(self.by_size).min(0), last.max(self.by_size).max(0));
+        let room = (DELTA_BASE_BYTES_MAX - bytes) as i64;
+        if most - least > room / 2 {
+            (least, most) = (last, last);
+        }
+        let slack = (room - (most - least)) / 2;
+        let end = (offset + bytes as u64) as i64;
+        let from = (offset as i64 - most - slack).clamp(0, self.old_bytes as i64);
+        let to = (end - least + slack).clamp(from, self.old_bytes as i64);
+        (from < to).then(|| Extent { at: from as u64, bytes: (to - from) as u32 })
+    }
+
+    /// Learns from an answer: how far bytes had moved that were found, or that none were.
+    pub(super) fn learn(&self, distance: Option<i64>) {
+        match distance {
+            Some(distance) => self.last.store(distance, Ordering::Relaxed),
+            None => drop(self.misses.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
 }
 
 impl Source {
-    /// Whether the bytes of a content moved: its end is where it should be for its size, and not where it was. The
-    /// destination must have room for the old content beside the new one.
+    /// Whether the bytes of a content moved: its size changed, and of the leaves in its second half that are looked at
+    /// none is where it was before one is found elsewhere. The destination must have room for old and new content.
     pub(super) fn moved(
         &self,
         state: &State,
@@ -57,10 +91,11 @@ impl Source {
                 return Ok(None);
             }
             if self.has_leaf(content, at + by_size, &leaf)? {
-                return Ok(Some(Moved { start, old_bytes, by_size, last: AtomicI64::new(by_size) }));
+                break;
             }
         }
-        Ok(None)
+        let (last, misses) = (AtomicI64::new(by_size), AtomicU32::new(0));
+        Ok(Some(Moved { start, old_bytes, by_size, last, misses }))
     }
 
     /// Whether these bytes are at this offset; zeros say nothing, they are everywhere.

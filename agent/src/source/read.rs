@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use tranship_engine::digest::{self, Digester};
 use tranship_engine::entry::Change;
-use tranship_engine::piece::{self, Basis};
+use tranship_engine::piece::{self, Basis, Examined};
 use tranship_engine::plan::Candidate;
-use tranship_engine::session::source::Produced;
+use tranship_engine::session::source::{PIECES_PER_READ, Produced};
 use tranship_engine::shift::Window;
 use tranship_proto::entry::Kind;
 use tranship_proto::id::{ContentId, Digest};
 use tranship_proto::limit::{PACKED_FILE_BYTES_MAX, PIECE_BYTES};
-use tranship_proto::message::{Close, Onto, Op, Open, Pack, Packed, Piece};
+use tranship_proto::message::{Ask, Close, Onto, Op, Open, Pack, Packed, Piece};
 
 use super::moved::{MARGIN_BYTES, Moved};
 use super::{FRESH, SURVEYED, Source, State, entry_of, lock};
@@ -25,8 +25,6 @@ use crate::volume::{Access, Content, Look};
 /// Files and bytes in one pack.
 const PACK_FILES: usize = 512;
 const PACK_BYTES: usize = 768 << 10;
-/// Pieces that one read takes of a large content.
-const RANGE_PIECES: u64 = 4;
 
 /// Where the reading stands.
 pub(super) struct Reading {
@@ -58,9 +56,9 @@ pub(super) struct Large {
     look: Look,
     size: u64,
     pub(super) open: Open,
-    basis: Held,
+    pub(super) basis: Held,
     /// Where its bytes were, if they moved.
-    moved: Option<Moved>,
+    pub(super) moved: Option<Moved>,
     map_start: u64,
     pieces_done: AtomicU64,
     pieces_sent: AtomicU64,
@@ -96,7 +94,7 @@ impl Source {
         loop {
             if let Some(large) = &reading.large {
                 let (large, from) = (large.clone(), reading.next_piece);
-                let to = (from + RANGE_PIECES).min(piece::count(large.size).max(1));
+                let to = (from + PIECES_PER_READ as u64).min(piece::count(large.size).max(1));
                 reading.next_piece = to;
                 if to >= piece::count(large.size) {
                     reading.large = None;
@@ -243,15 +241,34 @@ impl Source {
     }
 
     fn read_range(&self, state: &State, large: &Arc<Large>, from: u64, to: u64) -> Result<Vec<Produced>, PassError> {
-        let mut pieces = Vec::new();
+        let (mut pieces, mut asks) = (Vec::new(), Vec::new());
         let count = piece::count(large.size);
-        for index in from..to.min(count) {
-            pieces.extend(self.read_piece(state, large, index)?);
+        let indices = from..to.min(count);
+        let total = indices.end.saturating_sub(indices.start);
+        for index in indices {
+            match self.read_piece(state, large, index)? {
+                Read::Same => {}
+                Read::Changed(piece) => pieces.push(piece),
+                Read::Asked(ask) => asks.push(Produced::Ask(ask)),
+            }
         }
+        let done = total - asks.len() as u64;
+        let mut produced = self.finish_pieces(state, large, pieces, done)?;
+        produced.extend(asks);
+        Ok(produced)
+    }
+
+    /// What to send after `done` more pieces of a content were read, of which these have changed.
+    pub(super) fn finish_pieces(
+        &self,
+        state: &State,
+        large: &Large,
+        pieces: Vec<Piece>,
+        done: u64,
+    ) -> Result<Vec<Produced>, PassError> {
         large.pieces_sent.fetch_add(pieces.len() as u64, Ordering::Relaxed);
-        let done = to.min(count) - from.min(count);
         // Whoever is last sees what all others have counted.
-        let is_last = large.pieces_done.fetch_add(done, Ordering::AcqRel) + done == count;
+        let is_last = large.pieces_done.fetch_add(done, Ordering::AcqRel) + done == piece::count(large.size);
         let close = if is_last { self.close_large(state, large)? } else { Ending::Open };
         Ok(match close {
             Ending::Open if pieces.is_empty() => Vec::new(),
@@ -261,7 +278,7 @@ impl Source {
         })
     }
 
-    fn read_piece(&self, state: &State, large: &Large, index: u64) -> Result<Option<Piece>, PassError> {
+    fn read_piece(&self, state: &State, large: &Arc<Large>, index: u64) -> Result<Read, PassError> {
         let offset = index * PIECE_BYTES as u64;
         let want = piece::bytes(large.size, index);
         Counters::add(&self.counters.bytes_done, want as u64);
@@ -289,30 +306,42 @@ impl Source {
             }
         }
         if bytes.is_empty() {
-            return Ok(None);
+            return Ok(Read::Same);
         }
         let basis = self.basis_of(state, large, index, &bytes)?;
         let examined = piece::examine(&bytes, &basis);
         state.map.write(large.map_start, index, &examined.leaves)?;
         if examined.changed == 0 {
             Counters::add(&self.counters.bytes_matched, bytes.len() as u64);
-            return Ok(None);
+            return Ok(Read::Same);
         }
+        let mut found_bytes = 0;
         if let Some(moved) = &large.moved {
             let runs = self.runs(state, moved, Window { at: from, bytes: &window }, offset, &bytes);
+            found_bytes = runs.iter().map(|run| run.bytes).sum();
             let message = piece::moved_message(large.open.content, index, &bytes, &examined, &runs, &self.compressor);
             if let Some((piece, literal)) = message {
-                Counters::add(&self.counters.bytes_literal, literal as u64);
-                Counters::add(&self.counters.bytes_matched, (bytes.len() - literal) as u64);
-                return Ok(Some(piece));
+                self.count_changed(bytes.len(), literal, &piece);
+                return Ok(Read::Changed(piece));
             }
         }
-        let piece = piece::message(large.open.content, index, &bytes, &examined, &self.compressor);
-        let raw = piece.raw_bytes();
-        Counters::add(&self.counters.bytes_literal, raw as u64);
-        Counters::add(&self.counters.bytes_matched, (bytes.len() - raw) as u64);
-        Counters::add(&self.counters.bytes_compressed, (raw - piece.body.len()) as u64);
-        Ok(Some(piece))
+        Ok(match self.ask(large, index, &bytes, examined, found_bytes) {
+            Ok(ask) => Read::Asked(ask),
+            Err(examined) => Read::Changed(self.whole_piece(large, index, &bytes, &examined)),
+        })
+    }
+
+    /// A piece whose changed leaves are sent as they are.
+    pub(super) fn whole_piece(&self, large: &Large, index: u64, bytes: &Bytes, examined: &Examined) -> Piece {
+        let piece = piece::message(large.open.content, index, bytes, examined, &self.compressor);
+        self.count_changed(bytes.len(), piece.raw_bytes(), &piece);
+        piece
+    }
+
+    pub(super) fn count_changed(&self, bytes: usize, literal: usize, piece: &Piece) {
+        Counters::add(&self.counters.bytes_literal, literal as u64);
+        Counters::add(&self.counters.bytes_matched, (bytes - literal) as u64);
+        Counters::add(&self.counters.bytes_compressed, (piece.body_bytes() - piece.body.len()) as u64);
     }
 
     fn basis_of(&self, state: &State, large: &Large, index: u64, bytes: &[u8]) -> Result<Basis, PassError> {
@@ -370,6 +399,13 @@ impl Source {
         let meta = (kind != Kind::Block).then(|| large.look.meta.clone());
         Ok(Ending::Close(Close { content: large.open.content, size, pieces: sent, digest, meta }))
     }
+}
+
+/// What reading a piece came to.
+enum Read {
+    Same,
+    Changed(Piece),
+    Asked(Ask),
 }
 
 enum Ending {

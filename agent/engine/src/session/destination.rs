@@ -18,10 +18,10 @@ use std::time::Duration;
 use tranship_proto::Place;
 use tranship_proto::entry::Kind;
 use tranship_proto::id::{ContentId, Token};
-use tranship_proto::limit::{IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX, UNFLUSHED_BYTES_MAX, UNFLUSHED_MS_MAX};
+use tranship_proto::limit::{ASKS_MAX, IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX, UNFLUSHED_BYTES_MAX, UNFLUSHED_MS_MAX};
 use tranship_proto::message::{
-    Ack, Barrier, Basis, Begin, Challenge, Close, Committed, Finish, Gap, Listed, Message, Op, Open, Pack, Piece, Plan,
-    Proof, Role, SurveyItem,
+    Ack, Ask, Barrier, Basis, Begin, Challenge, Close, Committed, Finish, Gap, Listed, Message, Op, Open, Pack, Piece,
+    Plan, Proof, Role, Signature, SurveyItem,
 };
 use tranship_proto::refusal::{Reason, Refusal};
 
@@ -67,6 +67,8 @@ pub enum Action {
     Intend(Vec<Touch>),
     /// Apply this; several may be under way.
     Apply(JobId, Job),
+    /// Give the signature that is asked for.
+    Sign(Ask),
     /// Flush what was applied, then record it durably as done.
     Checkpoint,
     /// Make our manifest of this pass durable.
@@ -108,6 +110,8 @@ pub enum Event {
         /// What could not be carried.
         gaps: Vec<Gap>,
     },
+    /// What was asked for.
+    Signed(Signature),
     /// What had been applied when the checkpoint began is durable.
     Checkpointed,
     /// Our manifest is durable.
@@ -157,6 +161,8 @@ pub struct DestinationSession {
     contents: HashMap<ContentId, Content>,
     intents: Intents,
     jobs: HashMap<JobId, Running>,
+    /// Questions that are being answered.
+    asks: usize,
     next_job: JobId,
     in_flight_bytes: usize,
     packs_done: u64,
@@ -225,6 +231,7 @@ impl DestinationSession {
             contents: HashMap::new(),
             intents: Intents::default(),
             jobs: HashMap::new(),
+            asks: 0,
             next_job: 0,
             in_flight_bytes: 0,
             packs_done: 0,
@@ -340,7 +347,11 @@ impl DestinationSession {
             }
             (
                 State::Receiving,
-                message @ (Message::Plan(_) | Message::Structure(_) | Message::Barrier(_) | Message::Finish(_)),
+                message @ (Message::Plan(_)
+                | Message::Structure(_)
+                | Message::Barrier(_)
+                | Message::Ask(_)
+                | Message::Finish(_)),
             ) => {
                 self.control.push_back(message);
                 Ok(())
@@ -392,6 +403,10 @@ impl DestinationSession {
                 for (id, job) in mem::take(&mut self.intents.recording) {
                     self.actions.push_back(Action::Apply(id, job));
                 }
+            }
+            (State::Receiving, Event::Signed(signature)) => {
+                self.asks -= 1;
+                self.transmits.push_back(Message::Signature(signature));
             }
             (State::Receiving, Event::Applied { job, bytes, entries, gaps }) => {
                 self.applied(job, Ack { bytes, entries }, now);
@@ -464,12 +479,13 @@ impl DestinationSession {
         let may_take = match self.control.front() {
             None => false,
             Some(Message::Plan(_)) => true,
+            Some(Message::Ask(_)) => self.is_data_open,
             Some(Message::Structure(_)) => !is_structure_running,
             Some(Message::Barrier(Barrier { packs, contents })) => {
                 !is_structure_running && self.packs_done >= *packs && self.contents_done >= *contents
             }
             // A record of intents may be under way although nothing came of it.
-            Some(_) => self.jobs.is_empty() && self.data.is_empty() && !self.intents.is_recording,
+            Some(_) => self.jobs.is_empty() && self.asks == 0 && self.data.is_empty() && !self.intents.is_recording,
         };
         if !may_take {
             return Ok(false);
@@ -485,6 +501,13 @@ impl DestinationSession {
                     return Err(Refusal::new(Reason::Protocol, "more data than the source says it sent"));
                 }
                 self.is_data_open = true;
+            }
+            Message::Ask(ask) => {
+                if self.asks >= ASKS_MAX {
+                    return Err(Refusal::new(Reason::Protocol, "more questions than may wait for an answer"));
+                }
+                self.asks += 1;
+                self.actions.push_back(Action::Sign(ask));
             }
             Message::Finish(finish) => self.finish(finish)?,
             message => return Err(out_of_turn(message.name(), self.state())),
