@@ -5,8 +5,9 @@
 
 mod asking;
 mod closing;
-mod moved;
+mod plan;
 mod read;
+mod shifted;
 mod structure;
 
 use std::collections::BTreeSet;
@@ -16,23 +17,22 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tranship_engine::digest;
 use tranship_engine::entry::{Change, Entry};
 use tranship_engine::exclude::Excludes;
+use tranship_engine::moves::Moves;
 use tranship_engine::overlay::{Dated, overlay};
 use tranship_engine::pack::Compressor;
-use tranship_engine::plan::{Candidate, candidates};
-use tranship_engine::session::source::{Action, Event, Planned};
+use tranship_engine::plan::Candidate;
+use tranship_engine::session::source::{Action, Event};
 use tranship_engine::stat::Stat;
 use tranship_proto::Place;
 use tranship_proto::entry::{Kind, Time};
 use tranship_proto::id::{Digest, Token};
-use tranship_proto::message::{
-    Basis, BasisChoice, Challenge, Contract, Fidelity, Gap, GapKind, Listed, Proof, SurveyItem,
-};
+use tranship_proto::message::{Basis, Challenge, Contract, Gap, GapKind, Listed, Proof, SurveyItem};
 
-use crate::pass::{Changes, Clock, Counters, PassError, Scan};
+use crate::pass::{Changes, Clock, Counters, PassError, Scan, is_within_any};
 use crate::prove::{Comparing, DIFFERENCES_MAX, Proving};
 use crate::state::head::{Head, Pace, manifest_name, map_name};
 use crate::state::map::Map;
-use crate::state::{StateFile, Store, Writing, finish_list, is_whole_list, read_entries, read_list, write_list};
+use crate::state::{StateFile, Store, Writing, finish_list, is_whole_list, read_entries, write_list};
 use crate::volume::{Access, Facts, LeftOut, Look, Volume, VolumeError, trusted_before};
 
 use asking::Asking;
@@ -54,9 +54,6 @@ pub struct Settings {
     /// Threads for reading and hashing.
     pub threads: usize,
 }
-
-/// Beyond this many candidates it is cheaper to doubt everything after a crash than to record each intent.
-const LISTED_INTENTS_MAX: u64 = 10_000;
 
 /// Marks the place of piece digests of the destination's survey, as opposed to leaves in our own map.
 const SURVEYED: u64 = 1 << 63;
@@ -84,6 +81,8 @@ pub struct Source {
     gaps: Mutex<Vec<Gap>>,
     /// Places that the destination could not take over as they are.
     doubts: Mutex<BTreeSet<Place>>,
+    /// Places at which something did not arrive that was to be moved, so that what is beneath is not there either.
+    missing: Mutex<BTreeSet<Place>>,
 }
 
 #[derive(Default)]
@@ -95,6 +94,9 @@ struct Inner {
     structure: Option<Structure>,
     closing: Option<Closing>,
     has_candidates: bool,
+    /// The list that our next manifest is made from, if it is not the last manifest.
+    base: Option<String>,
+    moves: Moves,
     last_began_ms: Option<u64>,
     comparing: Option<Comparing>,
 }
@@ -151,6 +153,7 @@ impl Source {
             results: Mutex::default(),
             gaps: Mutex::default(),
             doubts: Mutex::default(),
+            missing: Mutex::default(),
         })
     }
 
@@ -270,83 +273,6 @@ impl Source {
         items.into_iter().try_for_each(|item| survey.absorb(item))
     }
 
-    /// Finds the candidates.
-    pub fn plan(&self, choice: BasisChoice) -> Result<Planned, PassError> {
-        let state = self.state();
-        let (scan, survey) = {
-            let mut inner = lock(&self.inner);
-            (inner.scan.take().expect("scanned before planned"), inner.survey.take())
-        };
-        let store = &*state.store;
-        let mut planned = Planned { entries: scan.entries, ..Planned::default() };
-        let manifest = state.head.token.map(manifest_name);
-        let known = || read_entries(store, manifest.as_deref());
-        let surveyed = match survey {
-            Some(survey) => {
-                survey.finish()?;
-                read_list::<Dated>(store, "survey.tmp")?.expect("it has just been written")
-            }
-            None => Box::new(std::iter::empty()),
-        };
-        // After a clean pass the destination holds what we know; else what it says, on top of that or on top of nothing.
-        let is_clean = matches!(choice, BasisChoice::Common(_));
-        let mut surveyed = surveyed.peekable();
-        let held = match (is_clean, surveyed.peek().is_some()) {
-            (true, false) => None,
-            (true, true) => Some(Box::new(overlay(known()?, surveyed)) as crate::state::Entries),
-            (false, _) => Some(Box::new(overlay(std::iter::empty(), surveyed)) as crate::state::Entries),
-        };
-        let is_empty = choice == BasisChoice::Nothing;
-        let mut list = write_list::<Candidate>(store, "candidates.tmp")?;
-        for candidate in candidates(scan.entries(store)?, known()?, held) {
-            let candidate = candidate?;
-            if self.is_outside(&candidate) {
-                continue;
-            }
-            if let Some(found) = &candidate.found {
-                planned.candidates += 1;
-                if found.stat.kind.has_content() && found.leader.is_none() {
-                    planned.bytes += found.stat.size;
-                }
-            } else {
-                planned.candidates += 1;
-            }
-            list.push(candidate)?;
-        }
-        finish_list(list)?;
-        planned.touches_everything = self.facts.kind == tranship_proto::message::VolumeKind::Tree
-            && (is_empty || planned.candidates > LISTED_INTENTS_MAX);
-        Counters::add(&self.counters.entries_changed, planned.candidates);
-        Counters::add(&self.counters.bytes_planned, planned.bytes);
-        let mut inner = lock(&self.inner);
-        inner.has_candidates = planned.candidates > 0;
-        inner.structure = Some(Structure::new(state.store.clone())?);
-        *lock(&self.reading) = Some(Reading::new(store)?);
-        Ok(planned)
-    }
-
-    /// Whether the mode does not carry this object, and nothing stands in its place at the destination: a gap that
-    /// gives nothing to do.
-    fn is_outside(&self, candidate: &Candidate) -> bool {
-        let Some(found) = candidate.found.as_ref().filter(|_| candidate.held.is_none()) else { return false };
-        let Some(gap) = self.gap_of(&candidate.place, found.stat.kind) else { return false };
-        lock(&self.gaps).push(gap);
-        true
-    }
-
-    /// What an object of this kind is if the mode does not carry it.
-    fn gap_of(&self, place: &Place, kind: Kind) -> Option<Gap> {
-        let (what, detail) = match kind {
-            // A socket is a name that a running program listens on; it makes its own again.
-            Kind::Socket => (GapKind::Socket, "not made"),
-            Kind::CharDevice | Kind::BlockDevice if self.settings.contract.fidelity < Fidelity::Exact => {
-                (GapKind::Device, "needs mode exact")
-            }
-            _ => return None,
-        };
-        Some(Gap { place: place.clone(), what, detail: detail.to_owned() })
-    }
-
     /// What was left out of the scan.
     pub fn left_out(&self) -> Vec<LeftOut> {
         lock(&self.inner).left_out.clone()
@@ -438,6 +364,11 @@ impl Source {
     pub fn doubt(&self, gaps: Vec<Gap>) {
         let mut doubts = lock(&self.doubts);
         doubts.extend(gaps.iter().map(|gap| gap.place.clone()));
+        // What fails at such a place later, for other reasons, costs a second look at what is beneath.
+        let inner = lock(&self.inner);
+        let missing = gaps.iter().filter(|gap| gap.what == GapKind::Limit && inner.moves.arrives_at(&gap.place));
+        lock(&self.missing).extend(missing.map(|gap| gap.place.clone()));
+        drop(inner);
         lock(&self.gaps).extend(gaps);
     }
 
@@ -474,15 +405,16 @@ impl Source {
 
     fn write_manifest(&self, state: &State, token: Token) -> Result<(), PassError> {
         let store = &*state.store;
-        let known = read_entries(store, state.head.token.map(manifest_name).as_deref())?;
+        let base = lock(&self.inner).base.clone().or_else(|| state.head.token.map(manifest_name));
+        let known = read_entries(store, base.as_deref())?;
         let results = lock(&self.results).take().expect("a pass is committed once").sorted()?;
-        let doubts = lock(&self.doubts);
+        let (doubts, missing) = (lock(&self.doubts), lock(&self.missing));
         let map_file = store.create("map.new")?;
         let map = Map::new(map_file)?;
         let mut list = write_list::<Entry>(store, "manifest.new")?;
         for entry in overlay(known, results) {
             let mut entry = entry?;
-            if doubts.contains(&entry.place) {
+            if doubts.contains(&entry.place) || is_within_any(&missing, &entry.place) {
                 (entry.stat, entry.meta) = (None, None);
             }
             entry.map = match entry.map {

@@ -65,6 +65,9 @@ pub const PACK_FILES_MAX: usize = 1_024;
 /// Entries or operations in one message.
 pub const BATCH_MAX: usize = 4_096;
 
+/// Objects that one pass moves: what is beyond is copied. Both sides hold them in memory.
+pub const MOVES_MAX: usize = 65_536;
+
 /// Features in a greeting.
 pub const FEATURES_MAX: usize = 64;
 

@@ -42,7 +42,8 @@ fn cut(source: &Path, destination: &Path, state: &Path, side: Side, after: Durat
     !is_over
 }
 
-fn send_command(source: &Path, ticket: &str, state: &Path, arguments: &[&str]) -> Command {
+/// A source's command.
+pub(crate) fn send_command(source: &Path, ticket: &str, state: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.args(["--output", "json", "--quiet", "sync"]).args(arguments);
     command.arg("--state").arg(state).arg(source).arg(ticket);
@@ -50,7 +51,7 @@ fn send_command(source: &Path, ticket: &str, state: &Path, arguments: &[&str]) -
 }
 
 /// A pass that nobody cuts off.
-fn whole(source: &Path, destination: &Path, state: &Path, arguments: &[&str]) -> Outcome {
+pub(crate) fn whole(source: &Path, destination: &Path, state: &Path, arguments: &[&str]) -> Outcome {
     let (ours, theirs) = (state.join("source"), state.join("destination"));
     let receiver = receive(receive_arguments(destination, &theirs, &["--once"]));
     let outcome =

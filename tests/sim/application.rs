@@ -111,7 +111,7 @@ fn attributes(volume: &MemoryVolume, chance: &mut Chance, place: &Place) {
 
 fn change(volume: &MemoryVolume, chance: &mut Chance) {
     let file = some(volume, chance, |kind| kind == Kind::File);
-    match (chance.below(17), file) {
+    match (chance.below(19), file) {
         (0..4, Some((place, size))) => {
             let offset = chance.below(size + 1);
             let count = chance.below(40 * KIB);
@@ -138,18 +138,13 @@ fn change(volume: &MemoryVolume, chance: &mut Chance) {
                 volume.take_away(&place);
             }
         }
-        (9..11, _) => {
-            let to = fresh_place(volume, chance);
-            if let Some((from, _)) = some(volume, chance, |_| true).filter(|(place, _)| !place.is_root()) {
-                let _ = volume.move_name(&from, &to);
-            }
-        }
-        (11, _) => {
+        (9..12, _) => rename(volume, chance),
+        (12, _) => {
             if let Some((place, _)) = some(volume, chance, |_| true) {
                 attributes(volume, chance, &place);
             }
         }
-        (12, _) => edit(volume, chance),
+        (13, _) => edit(volume, chance),
         _ => add(volume, chance),
     }
 }
@@ -166,6 +161,23 @@ fn edit(volume: &MemoryVolume, chance: &mut Chance) {
     let new = [&bytes(chance, count), &seen.bytes[at + removed..]].concat();
     volume.write(&place, &new, at);
     volume.truncate(&place, at + new.len());
+}
+
+/// Objects get other names: one of them, two that change places, or some that each take the next one's.
+fn rename(volume: &MemoryVolume, chance: &mut Chance) {
+    let last = fresh_place(volume, chance);
+    let is_cycle = chance.one_in(3);
+    let mut places = vec![last];
+    for _ in 0..if is_cycle { 2 } else { 1 + chance.below(3) } {
+        places.extend(some(volume, chance, |_| true).map(|(place, _)| place).filter(|place| !place.is_root()));
+    }
+    // What cannot be moved, into itself or where no directory is, stays.
+    for pair in places.windows(2) {
+        let _ = volume.move_name(&pair[1], &pair[0]);
+    }
+    if is_cycle && let (Some(first), Some(last)) = (places.first(), places.last()) {
+        let _ = volume.move_name(first, last);
+    }
 }
 
 fn write_block(volume: &MemoryVolume, chance: &mut Chance) {

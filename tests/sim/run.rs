@@ -29,6 +29,8 @@ const MUST_REACH: &[&str] = &[
     "a device will lie",
     "piece made of bytes that moved",
     "piece refined",
+    "moved",
+    "what was left in a slot is no longer there",
 ];
 
 /// Fails if these runs did not reach what they are for.

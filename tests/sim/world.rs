@@ -11,6 +11,7 @@ use tranship_agent::state::Store;
 use tranship_agent::state::memory::MemoryStore;
 use tranship_agent::volume::Access;
 use tranship_agent::volume::memory::{MemoryVolume, Operation, Seen, Shape, VirtualClock};
+use tranship_agent::volume::temporary::is_temporary;
 use tranship_engine::pack::{Compression, Compressor};
 use tranship_engine::session::destination::{Job, Touch};
 use tranship_engine::session::source::Order;
@@ -213,7 +214,7 @@ impl World {
                 Touch::Piece(index) => {
                     self.durable.pieces.remove(index);
                 }
-                Touch::Everything => unreachable!("no job says so"),
+                Touch::Everything | Touch::Slot(..) => unreachable!("no job says so"),
             }
         }
     }
@@ -252,7 +253,7 @@ impl World {
                     let device = device.get_or_insert_with(|| self.device());
                     self.durable.pieces.insert(index, piece(device, index).to_vec());
                 }
-                Touch::Everything => unreachable!("no job says so"),
+                Touch::Everything | Touch::Slot(..) => unreachable!("no job says so"),
             }
         }
     }
@@ -309,6 +310,12 @@ impl World {
         let (mut seen, _) = self.destination.volume.seen_at(&Place::root(), Access::ReadDevice).expect("a root");
         seen.bytes.truncate(self.source.volume.places()[0].2 as usize);
         seen.bytes
+    }
+
+    /// How many objects of the destination have temporary names in its root.
+    pub(crate) fn in_slots(&self) -> usize {
+        let places = self.destination.volume.places();
+        places.iter().filter(|(place, ..)| place.depth() == 1 && place.names().any(is_temporary)).count()
     }
 
     /// How the volumes differ, in words.

@@ -8,6 +8,7 @@ pub mod delta;
 pub mod digest;
 pub mod entry;
 pub mod exclude;
+pub mod moves;
 pub mod overlay;
 pub mod pack;
 pub mod piece;

@@ -88,7 +88,7 @@ pub fn message(content: ContentId, index: u64, bytes: &Bytes, examined: &Examine
 
 /// What to send of a piece of which `runs` stood elsewhere in the old content: as many as they are, they are copied
 /// there. Nothing if sending the bytes is no worse; else with the bytes that the delta carries.
-pub fn moved_message(
+pub fn shifted_message(
     content: ContentId,
     index: u64,
     bytes: &Bytes,

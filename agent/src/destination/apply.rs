@@ -117,9 +117,8 @@ impl Destination {
                 self.done(Change::Entry(entry(place, Kind::Directory, None, None)));
                 Ok(Vec::new())
             }
-            Op::MoveOut { .. } | Op::MoveIn { .. } => {
-                Err(PassError::Protocol("a move that was not negotiated".to_owned()))
-            }
+            Op::MoveOut { place, slot } => self.move_out(place, slot, fidelity).map(|()| Vec::new()),
+            Op::MoveIn { place, slot } => self.move_in(place, slot, fidelity),
             Op::Symlink { place, target, meta } => {
                 let (stat, gaps) = volume.make_symlink(&place, &target, &meta, fidelity)?;
                 let digest = made(pass, Kind::Symlink, &meta, Some(&target), 0, &gaps);
@@ -327,7 +326,7 @@ impl Destination {
             return Ok(contents);
         }
         let mut contents = BTreeMap::new();
-        for entry in read_entries(&*self.store, pass.basis.as_deref())? {
+        for entry in read_entries(&*self.store, self.basis(pass)?.as_deref())? {
             let entry = entry?;
             if let Some(start) = entry.map {
                 contents.insert(entry.place, (start, entry.size, entry.stat));
@@ -395,7 +394,7 @@ fn made(pass: &Pass, kind: Kind, meta: &Meta, target: Option<&[u8]>, device: u64
 }
 
 /// Whether an error says something about one object only, and not about the volume or the device.
-fn is_of_one_object(error: &VolumeError) -> bool {
+pub(super) fn is_of_one_object(error: &VolumeError) -> bool {
     use std::io::ErrorKind as K;
     match error {
         VolumeError::Vanished { .. } | VolumeError::Replaced { .. } => true,

@@ -54,9 +54,9 @@ impl Source {
         found_bytes: u64,
     ) -> Result<Ask, Examined> {
         let is_found = found_bytes > bytes.len() as u64 / 2;
-        let extents = match &large.moved {
-            Some(moved) if !is_found => {
-                moved.search_area(index * PIECE_BYTES as u64, bytes.len()).into_iter().collect()
+        let extents = match &large.shifted {
+            Some(shifted) if !is_found => {
+                shifted.search_area(index * PIECE_BYTES as u64, bytes.len()).into_iter().collect()
             }
             None if self.compressor.goodput() < REFINES_BELOW_BYTES_PER_SECOND => held_leaves(large, index, &examined),
             _ => Vec::new(),
@@ -84,14 +84,14 @@ impl Source {
         let base_bytes = Extent::total_bytes(&extents);
         let difference = delta::difference(&signature.body, base_bytes, block_bytes, &raw);
         let copied = difference.as_ref().and_then(|difference| difference.last_copy);
-        if let Some(moved) = &large.moved {
+        if let Some(shifted) = &large.shifted {
             let distance = |(at, from): (usize, u64)| {
                 (index * PIECE_BYTES as u64 + at as u64) as i64 - (extents[0].at + from) as i64
             };
             // Where some leaves are zeros and not sent, offsets in the delta are not those in the piece.
             let is_all = raw.len() == bytes.len();
             if copied.is_none() || is_all {
-                moved.learn(copied.map(distance));
+                shifted.learn(copied.map(distance));
             }
         }
         let refined = difference.and_then(|difference| {

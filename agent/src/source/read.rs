@@ -16,7 +16,7 @@ use tranship_proto::id::{ContentId, Digest};
 use tranship_proto::limit::{PACKED_FILE_BYTES_MAX, PIECE_BYTES};
 use tranship_proto::message::{Ask, Close, Onto, Op, Open, Pack, Packed, Piece};
 
-use super::moved::{MARGIN_BYTES, Moved};
+use super::shifted::{MARGIN_BYTES, Shifted};
 use super::{FRESH, SURVEYED, Source, State, entry_of, lock};
 use crate::pass::{Counters, PassError};
 use crate::state::{StateError, Store, read_list};
@@ -58,7 +58,7 @@ pub(super) struct Large {
     pub(super) open: Open,
     pub(super) basis: Held,
     /// Where its bytes were, if they moved.
-    pub(super) moved: Option<Moved>,
+    pub(super) shifted: Option<Shifted>,
     map_start: u64,
     pieces_done: AtomicU64,
     pieces_sent: AtomicU64,
@@ -221,8 +221,8 @@ impl Source {
         // What is appended while it is read is the next pass's.
         let size = found.stat.size.min(look.stat.size);
         let (onto, basis) = held_basis(&c, kind);
-        let moved = self.moved(state, &*content, size, &basis)?;
-        let (onto, basis) = if moved.is_some() { (Onto::Beside, Held::Zeros) } else { (onto, basis) };
+        let shifted = self.shifted(state, &*content, size, &basis)?;
+        let (onto, basis) = if shifted.is_some() { (Onto::Beside, Held::Zeros) } else { (onto, basis) };
         let open = Open { content: id, place: c.place.clone(), kind, size, onto };
         let map_start = state.map.reserve(size);
         Ok(Some(Large {
@@ -232,7 +232,7 @@ impl Source {
             size,
             open,
             basis,
-            moved,
+            shifted,
             map_start,
             pieces_done: AtomicU64::new(0),
             pieces_sent: AtomicU64::new(0),
@@ -286,7 +286,7 @@ impl Source {
         let is_hole = want == PIECE_BYTES
             && large.content.next_data(offset)?.is_none_or(|(data, _)| data >= offset + want as u64);
         // Bytes that moved are found by old leaves, which end somewhere within their neighbours.
-        let margin = if large.moved.is_some() { MARGIN_BYTES } else { 0 };
+        let margin = if large.shifted.is_some() { MARGIN_BYTES } else { 0 };
         let from = offset.saturating_sub(margin);
         let window: Bytes = if is_hole {
             Bytes::from_static(&ZEROS)
@@ -316,10 +316,10 @@ impl Source {
             return Ok(Read::Same);
         }
         let mut found_bytes = 0;
-        if let Some(moved) = &large.moved {
-            let runs = self.runs(state, moved, Window { at: from, bytes: &window }, offset, &bytes);
+        if let Some(shifted) = &large.shifted {
+            let runs = self.runs(state, shifted, Window { at: from, bytes: &window }, offset, &bytes);
             found_bytes = runs.iter().map(|run| run.bytes).sum();
-            let message = piece::moved_message(large.open.content, index, &bytes, &examined, &runs, &self.compressor);
+            let message = piece::shifted_message(large.open.content, index, &bytes, &examined, &runs, &self.compressor);
             if let Some((piece, literal)) = message {
                 self.count_changed(bytes.len(), literal, &piece);
                 return Ok(Read::Changed(piece));

@@ -523,6 +523,14 @@ impl Volume for MemoryVolume {
 
     fn rename(&self, from: &Place, to: &Place) -> Result<(), VolumeError> {
         self.begin(Operation::Change, "rename", from)?;
+        let is_another_name = {
+            let inner = self.lock();
+            from != to && inner.names.get(from).is_some_and(|inode| is_same(inner.names.get(to), inode))
+        };
+        if is_another_name {
+            self.take_away(from);
+            return Ok(());
+        }
         self.move_name(from, to)
     }
 

@@ -11,11 +11,9 @@
 //! in doubt, and they are read instead of believed.
 
 use std::collections::{HashMap, VecDeque};
-use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tranship_proto::Place;
 use tranship_proto::entry::Kind;
 use tranship_proto::id::{ContentId, Token};
 use tranship_proto::limit::{ASKS_MAX, IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX, UNFLUSHED_BYTES_MAX, UNFLUSHED_MS_MAX};
@@ -25,18 +23,10 @@ use tranship_proto::message::{
 };
 use tranship_proto::refusal::{Reason, Refusal};
 
+use super::intents::Intents;
 use super::{Failure, Greeting, out_of_turn};
 
-/// Something that a pass is about to change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Touch {
-    /// Anything.
-    Everything,
-    /// This place, and what is beneath it.
-    Place(Place),
-    /// One piece of the block volume.
-    Piece(u64),
-}
+pub use super::intents::Touch;
 
 /// One thing to apply.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,15 +183,6 @@ enum What {
     Pack,
     Piece(ContentId),
     Close,
-}
-
-/// Jobs wait here until what they touch is recorded; one record serves all that wait at the time.
-#[derive(Debug, Default)]
-struct Intents {
-    covers_everything: bool,
-    waiting: Vec<(Vec<Touch>, JobId, Job)>,
-    recording: Vec<(JobId, Job)>,
-    is_recording: bool,
 }
 
 /// What was applied since the last checkpoint began.
@@ -399,10 +380,7 @@ impl DestinationSession {
                 }
             }
             (State::Receiving, Event::Intended) => {
-                self.intents.is_recording = false;
-                for (id, job) in mem::take(&mut self.intents.recording) {
-                    self.actions.push_back(Action::Apply(id, job));
-                }
+                self.actions.extend(self.intents.recorded());
             }
             (State::Receiving, Event::Signed(signature)) => {
                 self.asks -= 1;
@@ -459,7 +437,7 @@ impl DestinationSession {
             {
                 self.take_data(message)?;
             }
-            self.record_intents();
+            self.actions.extend(self.intents.take());
             self.checkpoint_when_due(now);
         }
         if self.state == State::Committing {
@@ -485,7 +463,7 @@ impl DestinationSession {
                 !is_structure_running && self.packs_done >= *packs && self.contents_done >= *contents
             }
             // A record of intents may be under way although nothing came of it.
-            Some(_) => self.jobs.is_empty() && self.asks == 0 && self.data.is_empty() && !self.intents.is_recording,
+            Some(_) => self.jobs.is_empty() && self.asks == 0 && self.data.is_empty() && !self.intents.is_recording(),
         };
         if !may_take {
             return Ok(false);
@@ -493,7 +471,7 @@ impl DestinationSession {
         match self.control.pop_front().expect("there is one") {
             Message::Plan(plan) => self.take_plan(&plan)?,
             Message::Structure(ops) => {
-                let touches = ops.iter().flat_map(touches_of).collect();
+                let touches = ops.iter().map(touch_of).collect();
                 self.start(What::Ops, 0, touches, Job::Ops(ops));
             }
             Message::Barrier(barrier) => {
@@ -516,10 +494,8 @@ impl DestinationSession {
     }
 
     fn take_plan(&mut self, plan: &Plan) -> Result<(), Refusal> {
-        if plan.touches_everything && !self.intents.covers_everything {
-            self.intents.covers_everything = true;
-            self.intents.is_recording = true;
-            self.actions.push_back(Action::Intend(vec![Touch::Everything]));
+        if plan.touches_everything {
+            self.actions.extend(self.intents.cover_everything());
         }
         Ok(())
     }
@@ -599,26 +575,7 @@ impl DestinationSession {
         let id = self.next_job;
         self.next_job += 1;
         self.jobs.insert(id, Running { bytes, what });
-        self.intents.waiting.push((touches, id, job));
-    }
-
-    fn record_intents(&mut self) {
-        if self.intents.is_recording || self.intents.waiting.is_empty() {
-            return;
-        }
-        let waiting = mem::take(&mut self.intents.waiting);
-        if self.intents.covers_everything {
-            self.actions.extend(waiting.into_iter().map(|(_, id, job)| Action::Apply(id, job)));
-            return;
-        }
-        let mut touches = Vec::new();
-        for (needed, id, job) in waiting {
-            touches.extend(needed);
-            self.intents.recording.push((id, job));
-        }
-        touches.dedup();
-        self.intents.is_recording = true;
-        self.actions.push_back(Action::Intend(touches));
+        self.intents.push(touches, id, job);
     }
 
     fn applied(&mut self, job: JobId, done: Ack, now: Duration) {
@@ -700,8 +657,11 @@ impl DestinationSession {
     }
 }
 
-fn touches_of(op: &Op) -> Vec<Touch> {
-    vec![Touch::Place(op.place().clone())]
+fn touch_of(op: &Op) -> Touch {
+    match op {
+        Op::MoveOut { place, slot } => Touch::Slot(place.clone(), *slot),
+        op => Touch::Place(op.place().clone()),
+    }
 }
 
 fn not_open(content: ContentId) -> Refusal {

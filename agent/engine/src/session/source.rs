@@ -106,6 +106,8 @@ pub struct Planned {
     pub entries: u64,
     /// Places to look at.
     pub candidates: u64,
+    /// Objects to move.
+    pub moves: u64,
     /// Bytes of content in them.
     pub bytes: u64,
     /// Whether listing what the pass touches is not worth it.
@@ -535,7 +537,7 @@ impl SourceSession {
 
     fn start_copying(&mut self, planned: Planned) {
         self.planned = planned;
-        if planned.candidates == 0 {
+        if planned.candidates == 0 && planned.moves == 0 {
             return self.finish();
         }
         // Such a plan makes the destination doubt everything, even if nothing comes of it.

@@ -1,4 +1,4 @@
-//! Large contents whose bytes moved: something was inserted or removed, and what is behind it is only copied.
+//! Large contents whose bytes shifted: something was inserted or removed, and what is behind it is only copied.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ const MISSES_MAX: u32 = 16;
 const PROBES: u64 = 8;
 
 /// Where the bytes of a content were.
-pub(super) struct Moved {
+pub(super) struct Shifted {
     /// Where the leaves of the old content are in our map, and its size.
     start: u64,
     old_bytes: u64,
@@ -38,7 +38,7 @@ pub(super) struct Moved {
     misses: AtomicU32,
 }
 
-impl Moved {
+impl Shifted {
     /// The old bytes among which those of a piece may be; nothing if looking there has not helped so far.
     pub(super) fn search_area(&self, offset: u64, bytes: usize) -> Option<Extent> {
         if self.misses.load(Ordering::Relaxed) >= MISSES_MAX {
@@ -67,15 +67,15 @@ impl Moved {
 }
 
 impl Source {
-    /// Whether the bytes of a content moved: its size changed, and of the leaves in its second half that are looked at
+    /// Whether the bytes of a content shifted: its size changed, and of the leaves in its second half that are looked at
     /// none is where it was before one is found elsewhere. The destination must have room for old and new content.
-    pub(super) fn moved(
+    pub(super) fn shifted(
         &self,
         state: &State,
         content: &dyn Content,
         size: u64,
         basis: &Held,
-    ) -> Result<Option<Moved>, PassError> {
+    ) -> Result<Option<Shifted>, PassError> {
         let (&Held::Leaves(start, old_bytes), Some(map)) = (basis, &state.known_map) else { return Ok(None) };
         let by_size = size as i64 - old_bytes as i64;
         let has_room = size <= state.room_bytes / 2;
@@ -95,7 +95,7 @@ impl Source {
             }
         }
         let (last, misses) = (AtomicI64::new(by_size), AtomicU32::new(0));
-        Ok(Some(Moved { start, old_bytes, by_size, last, misses }))
+        Ok(Some(Shifted { start, old_bytes, by_size, last, misses }))
     }
 
     /// Whether these bytes are at this offset; zeros say nothing, they are everywhere.
@@ -108,26 +108,33 @@ impl Source {
     }
 
     /// What of a piece at `offset` stood elsewhere in the old content.
-    pub(super) fn runs(&self, state: &State, moved: &Moved, window: Window<'_>, offset: u64, bytes: &[u8]) -> Vec<Run> {
+    pub(super) fn runs(
+        &self,
+        state: &State,
+        shifted: &Shifted,
+        window: Window<'_>,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Vec<Run> {
         let map = state.known_map.as_ref().expect("what moved was found by it");
         let pieces: RefCell<BTreeMap<u64, Option<Vec<Digest>>>> = RefCell::default();
         let old_leaf = |number: u64| {
             let index = number / LEAVES_PER_PIECE as u64;
             let mut pieces = pieces.borrow_mut();
             // A damaged map costs sending the bytes, nothing else.
-            let leaves = pieces.entry(index).or_insert_with(|| map.read(moved.start, moved.old_bytes, index).ok());
+            let leaves = pieces.entry(index).or_insert_with(|| map.read(shifted.start, shifted.old_bytes, index).ok());
             leaves.as_ref()?.get(number as usize % LEAVES_PER_PIECE).copied()
         };
-        let old = Old { size: moved.old_bytes, leaf: &old_leaf };
-        let mut distances = vec![moved.last.load(Ordering::Relaxed)];
-        for distance in [moved.by_size, 0] {
+        let old = Old { size: shifted.old_bytes, leaf: &old_leaf };
+        let mut distances = vec![shifted.last.load(Ordering::Relaxed)];
+        for distance in [shifted.by_size, 0] {
             if !distances.contains(&distance) {
                 distances.push(distance);
             }
         }
         let runs = shift::find(window, offset, offset + bytes.len() as u64, &distances, &old);
         if let Some(run) = runs.last() {
-            moved.last.store(run.distance(), Ordering::Relaxed);
+            shifted.last.store(run.distance(), Ordering::Relaxed);
         }
         runs
     }
