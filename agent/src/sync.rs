@@ -28,7 +28,7 @@ use crate::state::Store;
 use crate::state::disk::DiskStore;
 use crate::volume::block::Block;
 use crate::volume::tree::Tree;
-use crate::volume::{Access, Facts, Volume, is_folder, make_folder};
+use crate::volume::{Access, Facts, Volume, is_folder, is_there, make_folder};
 
 /// Data streams of one link: one keeps a core busy, and four keep a lossy one from waiting for itself.
 const DATA_STREAMS: u32 = 4;
@@ -57,7 +57,7 @@ pub struct Pass {
 
 /// How many threads read, hash and write: as many as there are cores, within reason.
 pub fn threads() -> usize {
-    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
+    crate::parallel::processors().clamp(2, 8)
 }
 
 /// Runs one pass from the source's side.
@@ -244,6 +244,19 @@ fn destination(receiving: &Receiving<'_>, kind: VolumeKind) -> Result<(Arc<Desti
 /// Opens a volume that is only read: a folder as a tree, a device or a file as a block volume.
 pub fn open_source(path: &Path) -> Result<Arc<dyn Volume>, PassError> {
     Ok(if is_folder(path)? { Arc::new(Tree::open(path)?) } else { Arc::new(Block::open_source(path)?) })
+}
+
+/// Makes a volume of this kind at `path` if nothing is there: an empty folder, or an empty image.
+pub fn make_destination(path: &Path, kind: VolumeKind) -> Result<(), PassError> {
+    if is_there(path) {
+        return Ok(());
+    }
+    match kind {
+        VolumeKind::Tree => make_folder(path)?,
+        // Its name is durable before anything is in it.
+        VolumeKind::Block => Block::open_destination(path)?.flush()?,
+    }
+    Ok(())
 }
 
 /// Opens a volume that is written, and makes it if nothing is there.

@@ -42,14 +42,33 @@ pub struct Listener {
     tasks: Vec<AbortHandle>,
 }
 
+/// Bound sockets. They can be had without an asynchronous runtime, by a process that may open none later.
+#[derive(Debug)]
+pub struct Sockets(Vec<Bound>);
+
+impl Sockets {
+    /// Binds all `addresses`, for UDP and for TCP on the same port unless one transport is named. Port 0 is replaced by
+    /// a free one, the same for all. An unspecified IPv6 address is left out on a host without IPv6 if there are
+    /// others.
+    pub fn bind(addresses: &[SocketAddr], transport: Transport) -> Result<Self, LinkError> {
+        bind_all(addresses, transport).map(Self)
+    }
+}
+
 impl Listener {
-    /// Listens on all `addresses`, by UDP and by TCP on the same port unless `options` name one transport. Port 0 is
-    /// replaced by a free one, the same for all. An unspecified IPv6 address is left out on a host without IPv6 if
-    /// there are others.
-    ///
-    /// `identity` is shown to everyone who asks; who is let in says `admission`.
+    /// Listens on [`Sockets`] that are bound now.
     pub fn bind(
         addresses: &[SocketAddr],
+        identity: &Identity,
+        admission: Admission,
+        options: &LinkOptions,
+    ) -> Result<Self, LinkError> {
+        Self::listen(Sockets::bind(addresses, options.transport)?, identity, admission, options)
+    }
+
+    /// Listens on `sockets`. `identity` is shown to everyone who asks; who is let in says `admission`.
+    pub fn listen(
+        sockets: Sockets,
         identity: &Identity,
         admission: Admission,
         options: &LinkOptions,
@@ -67,7 +86,7 @@ impl Listener {
             ready,
         });
         let mut listener = Self { addresses: Vec::new(), warnings: Vec::new(), links, tasks: Vec::new() };
-        for Bound { address, udp, tcp } in bind_all(addresses, options.transport)? {
+        for Bound { address, udp, tcp } in sockets.0 {
             let failed = |source| LinkError::Socket { what: "listen on", address, source };
             if let Some((socket, warnings)) = udp {
                 warnings.into_iter().for_each(|w| {
@@ -129,6 +148,7 @@ fn loopback(unspecified: IpAddr) -> IpAddr {
 }
 
 /// The two sockets of one address.
+#[derive(Debug)]
 struct Bound {
     address: SocketAddr,
     udp: Option<(std::net::UdpSocket, Vec<String>)>,
