@@ -257,9 +257,9 @@ impl Door {
                 let _ = incoming.retry();
                 continue;
             }
-            let (door, limit) = (self.clone(), limit.clone());
+            let (door, endpoint, limit) = (self.clone(), endpoint.clone(), limit.clone());
             let remote = incoming.remote_address();
-            self.begin(0, remote, async move { door.admit_quic(incoming, limit).await });
+            self.begin(0, remote, async move { door.admit_quic(incoming, endpoint, limit).await });
         }
     }
 
@@ -304,16 +304,25 @@ impl Door {
         handshakes.push_back(task.abort_handle());
     }
 
-    async fn admit_quic(self: Arc<Self>, incoming: quinn::Incoming, limit: BatchLimit) -> Result<(), LinkError> {
+    async fn admit_quic(
+        self: Arc<Self>,
+        incoming: quinn::Incoming,
+        endpoint: quinn::Endpoint,
+        limit: BatchLimit,
+    ) -> Result<(), LinkError> {
         let connection = quic::accept(incoming, &self.quic, &self.options, &limit).await?;
-        let result = self.greet_quic(&connection).await;
+        let result = self.greet_quic(&connection, endpoint).await;
         if let Err(LinkError::Identity) = result {
             connection.close(IDENTITY_CODE, b"");
         }
         result
     }
 
-    async fn greet_quic(self: &Arc<Self>, connection: &quinn::Connection) -> Result<(), LinkError> {
+    async fn greet_quic(
+        self: &Arc<Self>,
+        connection: &quinn::Connection,
+        endpoint: quinn::Endpoint,
+    ) -> Result<(), LinkError> {
         let (peer, binding) = (quic::peer(connection)?, quic::binding(connection)?);
         let (mut send, mut receive) = connection.accept_bi().await.map_err(LinkError::of_connection)?;
         let hello = hear(&mut receive, &self.admission, &binding).await?;
@@ -327,7 +336,7 @@ impl Door {
                     connections.push(joined.recv().await.ok_or(LinkError::Closed)?);
                 }
                 drop(place);
-                let group = quic::Group::new(connections, Vec::new());
+                let group = quic::Group::new(connections, vec![endpoint]);
                 let control = (FrameSender::quic(send, None), FrameReceiver::quic(receive));
                 self.hand_over(Link::new(control, Streams::quic(group, &self.options, peer, Vec::new()))).await
             }
