@@ -23,6 +23,7 @@ mod self_test;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use thiserror::Error;
 
 pub use self_test::{Attempt, Guard, self_test};
@@ -83,7 +84,7 @@ pub enum Network<'a> {
 }
 
 /// What holds from now on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Applied {
     /// The version of Landlock's interface that is enforced; 0 if paths are not confined.
     pub landlock_abi: u32,

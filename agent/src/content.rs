@@ -22,6 +22,29 @@ pub struct ReadContent {
     pub digests: Vec<Digest>,
 }
 
+/// Whether `content` holds nothing but zeros from `offset` on. Holes are believed.
+pub fn is_zero_from(content: &dyn Content, mut offset: u64, stop: &AtomicBool) -> Result<bool, PassError> {
+    let mut buffer = vec![0; PIECE_BYTES];
+    while let Some((start, end)) = content.next_data(offset)? {
+        offset = start.max(offset);
+        while offset < end {
+            if stop.load(Ordering::Relaxed) {
+                return Err(VolumeError::Stopped.into());
+            }
+            let want = (end - offset).min(PIECE_BYTES as u64) as usize;
+            let read = content.read_at(&mut buffer[..want], offset)?;
+            if buffer[..read].iter().any(|&byte| byte != 0) {
+                return Ok(false);
+            }
+            if read < want {
+                return Ok(true);
+            }
+            offset += read as u64;
+        }
+    }
+    Ok(true)
+}
+
 /// Reads all of `content`, which had `size` bytes, holes included, and digests it with each of `digesters`. With a
 /// map, the leaves under the first digester are kept there.
 pub fn read(

@@ -338,6 +338,7 @@ impl Destination {
             excludes: &pass.excludes,
             access: Access::ReadDevice,
             block_bytes: pass.begin.block_bytes,
+            reads_rest: false,
             manifest,
             threads: self.threads,
             stop: &self.stop,

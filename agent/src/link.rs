@@ -36,7 +36,7 @@ pub use dial::{Attempt, dial};
 pub use error::LinkError;
 pub use frames::{FrameReceiver, FrameSender};
 pub use identity::{Fingerprint, Identity, NotAFingerprint, install_provider};
-pub use listener::Listener;
+pub use listener::{Listener, Sockets};
 pub use ticket::{TICKET_ADDRESSES_MAX, TICKET_CHARS_MAX, Ticket, TicketError};
 
 /// QUIC connections in one link.

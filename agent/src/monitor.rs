@@ -139,6 +139,16 @@ impl Monitor {
         }
     }
 
+    /// Shows what another process showed of itself.
+    pub fn repeat(&self, seen: &Snapshot) {
+        self.phase.store(seen.phase as u8, Relaxed);
+        self.expect(seen.entries_total, seen.bytes_total);
+        self.entries_done.store(seen.entries_done, Relaxed);
+        self.bytes_done.store(seen.bytes_done, Relaxed);
+        self.bytes_sent.store(seen.bytes_sent, Relaxed);
+        self.gaps.store(seen.gaps, Relaxed);
+    }
+
     /// Keeps a line for the user, such as `the manifest of the destination was lost: contents are compared`.
     ///
     /// For what the user must know of the whole pass, not for single entries: beyond a small number lines are only

@@ -1,5 +1,6 @@
 //! The same work on many items by several threads, with the results in order.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -7,6 +8,13 @@ use crate::pass::PassError;
 
 /// Items for which a thread of its own is worth starting.
 const ITEMS_PER_THREAD_MIN: usize = 16;
+
+/// Processors that this process may use. They are counted once: what the control group allows cannot be read any more
+/// by a process that is confined.
+pub fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| thread::available_parallelism().map_or(2, usize::from))
+}
 
 /// Does `work` on each of `items`: small ones side by side with one thread each, those that are large one after the
 /// other with all threads. The first error ends it.

@@ -24,7 +24,7 @@ use crate::content;
 use crate::parallel;
 use crate::pass::{Counters, PassError, Scan};
 use crate::state::{StateError, Store, finish_list, read_entries, read_list, write_list};
-use crate::volume::{Access, Volume};
+use crate::volume::{Access, Content, LeftOut, Volume};
 
 /// Entries that are looked at together.
 const BATCH_ENTRIES: usize = 1_024;
@@ -45,6 +45,8 @@ pub struct Proving<'a> {
     pub access: Access,
     /// Bytes of a block volume that count; a larger destination has zeros after them.
     pub block_bytes: Option<u64>,
+    /// Whether those zeros are read too. A pass has written them itself; a volume from elsewhere may have anything.
+    pub reads_rest: bool,
     /// The manifest whose digests are taken for granted at level `tracked`, where nothing has moved since.
     pub manifest: Option<String>,
     /// Threads for reading.
@@ -84,6 +86,7 @@ impl Proving<'_> {
         };
         let mut listing = write_list::<Line>(&**self.store, "listing.tmp")?;
         let mut batch = Vec::with_capacity(BATCH_ENTRIES);
+        let left_out = scan.left_out.clone();
         let mut scanned = scan.entries(&**self.store)?;
         loop {
             let next = scanned.next().transpose()?;
@@ -115,7 +118,7 @@ impl Proving<'_> {
             Level::Tracked => Digest(blake3::keyed_hash(&challenge.nonce, &proof.canonical.0).into()),
         };
         proof.read_bytes = reader.read_bytes.into_inner();
-        Ok((proof, Listing))
+        Ok((proof, Listing { left_out }))
     }
 }
 
@@ -166,7 +169,7 @@ impl EntryReader<'_> {
         let (mut size, mut content, mut challenge) = (0, none, none);
         let meta = if kind.has_content() && scanned.leader.is_none() {
             let opened = self.proving.volume.open(&scanned.place, self.proving.access)?;
-            size = self.proving.block_bytes.filter(|_| kind == Kind::Block).unwrap_or(opened.stat()?.size);
+            size = self.size_of(&*opened, kind)?;
             match known.filter(|_| !self.is_sampled(&scanned.place)) {
                 Some(known) => (content, challenge) = (known, known),
                 None => {
@@ -196,6 +199,19 @@ impl EntryReader<'_> {
         Ok(Some(Proven { listed, challenge, leader: scanned.leader.clone() }))
     }
 
+    /// How much of a content counts: of a block volume that is larger than its source what the source has, if all the
+    /// rest is zeros.
+    fn size_of(&self, content: &dyn Content, kind: Kind) -> Result<u64, PassError> {
+        let size = content.stat()?.size;
+        match self.proving.block_bytes.filter(|_| kind == Kind::Block) {
+            Some(bytes) if self.proving.reads_rest => {
+                Ok(if content::is_zero_from(content, bytes, self.proving.stop)? { bytes.min(size) } else { size })
+            }
+            Some(bytes) => Ok(bytes),
+            None => Ok(size),
+        }
+    }
+
     fn note(&self, gaps: impl IntoIterator<Item = Gap>) {
         self.proving.gaps.lock().expect("no thread panics while it holds the lock").extend(gaps);
     }
@@ -209,7 +225,10 @@ impl EntryReader<'_> {
 }
 
 /// The entries of the last proof, in order.
-pub struct Listing;
+pub struct Listing {
+    /// What lies below the root and was not read.
+    pub left_out: Vec<LeftOut>,
+}
 
 impl Listing {
     /// Reads them.

@@ -9,6 +9,7 @@ use std::fmt::Display;
 use serde::{Serialize, Serializer};
 
 // The words of options and reports; whoever shows them needs no other crate.
+pub use crate::confine::Applied;
 pub use tranship_proto::entry::Place;
 pub use tranship_proto::id::Digest;
 pub use tranship_proto::message::{Contract, Fidelity, GapKind, Level};
@@ -77,6 +78,8 @@ pub struct Report {
     pub proof: Option<Proof>,
     /// How the two agents reached each other; nothing if both volumes were on one machine without a link.
     pub transport: Option<Transport>,
+    /// What keeps the process that wrote this report to its volume; nothing if it is not confined.
+    pub confinement: Option<Applied>,
     /// Lines for the user.
     pub notes: Vec<String>,
 }
@@ -212,6 +215,7 @@ impl Report {
             digest_destination: None,
             proof: None,
             transport: None,
+            confinement: None,
             notes: Vec::new(),
         }
     }
@@ -374,6 +378,7 @@ mod tests {
             versions,
         });
         report.transport = Some(Transport { name: "quic".into(), mtu: Some(1_452), rtt_ms: 0.3, lost: Some(0) });
+        report.confinement = Some(Applied { landlock_abi: 6, seccomp: true, notes: vec!["a note".into()] });
         report.notes = vec!["a note".into()];
         report
     }

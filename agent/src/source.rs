@@ -308,6 +308,7 @@ impl Source {
             excludes: &self.excludes,
             access: Access::Read,
             block_bytes: None,
+            reads_rest: false,
             manifest: state.head.token.map(manifest_name),
             threads: self.settings.threads,
             stop: &self.stop,

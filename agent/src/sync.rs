@@ -28,7 +28,7 @@ use crate::state::Store;
 use crate::state::disk::DiskStore;
 use crate::volume::block::Block;
 use crate::volume::tree::Tree;
-use crate::volume::{Access, Facts, Volume, is_folder, make_folder};
+use crate::volume::{Access, Facts, LeftOut, Volume, is_folder, is_there, make_folder};
 
 /// Data streams of one link: one keeps a core busy, and four keep a lossy one from waiting for itself.
 const DATA_STREAMS: u32 = 4;
@@ -57,7 +57,7 @@ pub struct Pass {
 
 /// How many threads read, hash and write: as many as there are cores, within reason.
 pub fn threads() -> usize {
-    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
+    crate::parallel::processors().clamp(2, 8)
 }
 
 /// Runs one pass from the source's side.
@@ -129,11 +129,7 @@ fn report(pass: &Pass, facts: &Facts, source: &Source, sent: &Sent, duration: Du
     report.duration_seconds = duration.as_secs_f64();
     report.rate_bytes_per_second = get(&counters.bytes_literal) as f64 / sent.copying.as_secs_f64().max(0.001);
     predict(&mut report, source, sent, duration);
-    report.left_out = source
-        .left_out()
-        .into_iter()
-        .map(|left| report::LeftOut { path: left.place, reason: left.why.to_owned() })
-        .collect();
+    report.left_out = show_left_out(source.left_out());
     report.gaps = source.gaps().iter().map(|gap| report::Gap::new(gap, &pass.accepted_gaps)).collect();
     if let (Some(verdict), Some(level)) = (sent.session.verdict(), pass.final_level) {
         prove(&mut report, verdict, level, pass.fidelity);
@@ -247,6 +243,19 @@ pub fn open_source(path: &Path) -> Result<Arc<dyn Volume>, PassError> {
     Ok(if is_folder(path)? { Arc::new(Tree::open(path)?) } else { Arc::new(Block::open_source(path)?) })
 }
 
+/// Makes a volume of this kind at `path` if nothing is there: an empty folder, or an empty image.
+pub fn make_destination(path: &Path, kind: VolumeKind) -> Result<(), PassError> {
+    if is_there(path) {
+        return Ok(());
+    }
+    match kind {
+        VolumeKind::Tree => make_folder(path)?,
+        // Its name is durable before anything is in it.
+        VolumeKind::Block => Block::open_destination(path)?.flush()?,
+    }
+    Ok(())
+}
+
 /// Opens a volume that is written, and makes it if nothing is there.
 fn open_destination(path: &Path, kind: VolumeKind) -> Result<Arc<dyn Volume>, PassError> {
     match kind {
@@ -275,6 +284,8 @@ pub struct Comparison {
     pub b: tranship_proto::message::Proof,
     /// What differs.
     pub differences: Vec<tranship_proto::message::Gap>,
+    /// What lies below the roots and was not read.
+    pub left_out: Vec<LeftOut>,
 }
 
 /// Reads two volumes of this host in full, past the page cache, and names what differs. Blocks.
@@ -288,11 +299,8 @@ pub fn compare(
     let challenge = Challenge { nonce: random(), level: Level::Full, contract, lists_entries: false };
     let sizes = [volumes[0].facts()?, volumes[1].facts()?];
     let is_block = sizes.iter().all(|facts| facts.kind == VolumeKind::Block);
-    // A destination may be larger: then what counts is the source's size, and a tail of zeros.
-    let block_bytes = match is_block {
-        true => block_bytes(&*volumes[0], &sizes[0])?.min(block_bytes(&*volumes[1], &sizes[1])?),
-        false => None,
-    };
+    // The second may be larger: then what counts is the first one's size, and zeros after that.
+    let block_bytes = if is_block { block_bytes(&*volumes[0], &sizes[0])? } else { None };
     let store: Arc<dyn Store> = Arc::new(crate::state::memory::MemoryStore::default());
     let prove = |volume: &Arc<dyn Volume>| {
         let proving = Proving {
@@ -301,28 +309,32 @@ pub fn compare(
             excludes: &excludes,
             access: Access::ReadDevice,
             block_bytes,
+            reads_rest: true,
             manifest: None,
             threads: threads(),
             stop: halt,
             gaps: Mutex::default(),
         };
         let (proof, listing) = proving.prove(&challenge)?;
-        Ok::<_, PassError>((proof, listing.entries(&*store)?))
+        Ok::<_, PassError>((proof, listing.entries(&*store)?, listing.left_out))
     };
-    let (a, ours) = prove(&volumes[0])?;
+    let (a, ours, mut left_out) = prove(&volumes[0])?;
     let mut comparing = Comparing::new(ours);
-    let (b, theirs) = prove(&volumes[1])?;
+    let (b, theirs, also) = prove(&volumes[1])?;
+    left_out.extend(also);
+    left_out.sort_by(|a, b| a.place.cmp(&b.place).then(a.why.cmp(b.why)));
+    left_out.dedup();
     let mut differences = Vec::new();
     if a.canonical != b.canonical {
         comparing.take(theirs.collect::<Result<_, _>>()?)?;
         differences = comparing.finish()?;
     }
-    Ok(Comparison { a, b, differences })
+    Ok(Comparison { a, b, differences, left_out })
 }
 
 /// What a comparison amounts to.
 pub fn verdict(compared: Comparison, kind: VolumeKind, mode: Fidelity, took: Duration) -> report::Verdict {
-    let Comparison { a, b, differences } = compared;
+    let Comparison { a, b, differences, left_out } = compared;
     report::Verdict {
         version: report::VERSION,
         kind: report_kind(kind),
@@ -337,8 +349,12 @@ pub fn verdict(compared: Comparison, kind: VolumeKind, mode: Fidelity, took: Dur
             .into_iter()
             .map(|gap| report::Difference { path: gap.place, what: gap.detail })
             .collect(),
-        left_out: Vec::new(),
+        left_out: show_left_out(left_out),
     }
+}
+
+fn show_left_out(left_out: Vec<LeftOut>) -> Vec<report::LeftOut> {
+    left_out.into_iter().map(|left| report::LeftOut { path: left.place, reason: left.why.to_owned() }).collect()
 }
 
 fn report_kind(kind: VolumeKind) -> report::Kind {

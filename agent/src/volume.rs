@@ -28,9 +28,10 @@ use std::sync::atomic::AtomicBool;
 use thiserror::Error;
 use tranship_engine::Stat;
 use tranship_proto::entry::{Kind, Meta, Place, Time};
-use tranship_proto::message::{Fidelity, Gap, VolumeKind};
+use tranship_proto::message::{Fidelity, Gap};
 
 pub use beneath::OpenError;
+pub use tranship_proto::message::VolumeKind;
 
 /// Why an operation on a volume did not happen.
 #[derive(Debug, Error)]
@@ -287,6 +288,11 @@ pub trait Content: Send + Sync {
 pub fn is_folder(path: &std::path::Path) -> Result<bool, OpenError> {
     let about = std::fs::metadata(path).map_err(|source| OpenError::Io { path: path.into(), source })?;
     Ok(about.is_dir())
+}
+
+/// Whether something is at `path`, or may be.
+pub fn is_there(path: &std::path::Path) -> bool {
+    path.try_exists().unwrap_or(true)
 }
 
 /// Makes a directory for a tree, and those above it, if nothing is there.

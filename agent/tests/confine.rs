@@ -18,6 +18,8 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use tranship_agent::confine::{Applied, ConfineError, Confinement, Grant, Guard, Network, Root, self_test};
+use tranship_agent::volume::Volume;
+use tranship_agent::volume::block::{Block, folders_of_facts};
 
 /// A case: it runs in a child, in folders of its own.
 struct Case {
@@ -312,12 +314,19 @@ fn block_device(place: &Place) {
     let image = place.root.join("image");
     File::create(&image).unwrap().set_len(1 << 20).unwrap();
     let Some(device) = attach(&image) else { return println!("no loop device here") };
-    let applied = place.try_confine(Root::Path(&device), Grant::Write, Network::Open);
+    let facts = || Block::open_source(&device).unwrap().facts().unwrap();
+    let (before, folders) = (facts(), folders_of_facts(&device));
+    let readable: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
+    let (volume, state) = (Root::Path(&device), place.state());
+    let network = Network::Open;
+    let applied = Confinement { volume, grant: Grant::Write, state: &state, readable: &readable, network }.apply();
     assert!(matches!(applied, Ok(Applied { landlock_abi: 1.., seccomp: true, .. })), "{applied:?}");
     let file = File::options().read(true).write(true).open(&device).unwrap();
     assert_eq!(rustix::fs::ioctl_blksszget(&file).unwrap(), 512);
     file.write_all_at(b"block", 4096).unwrap();
     file.sync_all().unwrap();
+    assert_eq!(facts(), before, "what the kernel tells of the device can still be read");
+    assert_denied(std::fs::read_dir("/sys/class/net"));
     assert_denied(File::open("/dev/loop-control"));
     assert_denied(File::open("/dev/zero"));
     assert_denied(File::open(&image));

@@ -221,6 +221,23 @@ fn a_larger_device_has_zeros_behind_the_copy() {
 }
 
 #[test]
+fn a_larger_image_is_equal_only_if_zeros_follow() {
+    let bench = Bench::new();
+    let bytes = Random::new(1).bytes((2 * MIB + 5) as usize);
+    let source = bench.image("source", &bytes);
+    let mut longer = bytes.clone();
+    longer.resize((4 * MIB + 7) as usize, 0);
+    let verify = |a: &Path, b: &Path| tranship_tests::processes::run([Path::new("verify"), a, b]).code;
+    let zeros = bench.image("zeros", &longer);
+    assert_eq!(verify(&source, &zeros), Some(0));
+    *longer.last_mut().expect("it has bytes") = 1;
+    let other = bench.image("other", &longer);
+    assert_eq!(verify(&source, &other), Some(7));
+    // The first one is what counts: all of it has to be in the second.
+    assert_eq!(verify(&zeros, &source), Some(7));
+}
+
+#[test]
 fn a_smaller_device_is_refused_before_the_first_byte() {
     if !is_root() {
         return;

@@ -26,10 +26,15 @@ enum Side {
     Destination,
 }
 
+/// What a receiver of one pass is told.
+fn once(source: &Path) -> &'static [&'static str] {
+    if source.is_file() { &["--once", "--image"] } else { &["--once"] }
+}
+
 /// A pass in which one side dies after so long, unless the pass is over before. Tells whether it died.
 fn cut(source: &Path, destination: &Path, state: &Path, side: Side, after: Duration) -> bool {
     let (ours, theirs) = (state.join("source"), state.join("destination"));
-    let receiver = receive(receive_arguments(destination, &theirs, &["--once"]));
+    let receiver = receive(receive_arguments(destination, &theirs, once(source)));
     let sender = Running::start(&mut send_command(source, &receiver.ticket, &ours, &[]));
     let (victim, other) = match side {
         Side::Source => (sender, receiver.running),
@@ -53,7 +58,7 @@ pub(crate) fn send_command(source: &Path, ticket: &str, state: &Path, arguments:
 /// A pass that nobody cuts off.
 pub(crate) fn whole(source: &Path, destination: &Path, state: &Path, arguments: &[&str]) -> Outcome {
     let (ours, theirs) = (state.join("source"), state.join("destination"));
-    let receiver = receive(receive_arguments(destination, &theirs, &["--once"]));
+    let receiver = receive(receive_arguments(destination, &theirs, once(source)));
     let outcome =
         Running::start(&mut send_command(source, &receiver.ticket, &ours, arguments)).finish(LONG).expect_code(0);
     receiver.running.finish(LONG).expect_code(0);

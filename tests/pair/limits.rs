@@ -1,12 +1,13 @@
 //! What a file system cannot hold, and what a mode cannot carry.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use tranship_tests::filesystems::{FileSystem, Kind};
-use tranship_tests::processes::Outcome;
+use tranship_tests::processes::{Outcome, run};
 use tranship_tests::random::Random;
 use tranship_tests::walker::Contract;
 
@@ -201,8 +202,11 @@ fn a_mount_point_in_the_source_is_left_out_by_name() {
     mount("mount", &["-t", "tmpfs", "tmpfs"]);
     fs::write(at.join("file"), "not of this volume").expect("written");
     let outcome = pair.sync(&["--final"]);
+    let verdict =
+        run([OsStr::new("--output=json"), "verify".as_ref(), pair.source().as_ref(), pair.destination().as_ref()]);
     mount("umount", &[]);
-    let outcome = outcome.expect_code(0);
+    let (outcome, verdict) = (outcome.expect_code(0), verdict.expect_code(0));
+    assert!(verdict.json()["left_out"].to_string().contains("\"other\""), "{verdict:#?}");
     assert!(outcome.json()["left_out"].to_string().contains("\"other\""), "{outcome:#?}");
     assert!(!pair.destination().join("other/file").exists());
 }

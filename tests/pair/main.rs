@@ -1,8 +1,10 @@
 //! Real processes between real file systems.
 
 mod blocks;
+mod confined;
 mod damage;
 mod deltas;
+mod demo;
 mod host;
 mod kills;
 mod limits;

@@ -42,14 +42,33 @@ pub struct Listener {
     tasks: Vec<AbortHandle>,
 }
 
+/// Bound sockets. They can be had without an asynchronous runtime, by a process that may open none later.
+#[derive(Debug)]
+pub struct Sockets(Vec<Bound>);
+
+impl Sockets {
+    /// Binds all `addresses`, for UDP and for TCP on the same port unless one transport is named. Port 0 is replaced by
+    /// a free one, the same for all. An unspecified IPv6 address is left out on a host without IPv6 if there are
+    /// others.
+    pub fn bind(addresses: &[SocketAddr], transport: Transport) -> Result<Self, LinkError> {
+        bind_all(addresses, transport).map(Self)
+    }
+}
+
 impl Listener {
-    /// Listens on all `addresses`, by UDP and by TCP on the same port unless `options` name one transport. Port 0 is
-    /// replaced by a free one, the same for all. An unspecified IPv6 address is left out on a host without IPv6 if
-    /// there are others.
-    ///
-    /// `identity` is shown to everyone who asks; who is let in says `admission`.
+    /// Listens on [`Sockets`] that are bound now.
     pub fn bind(
         addresses: &[SocketAddr],
+        identity: &Identity,
+        admission: Admission,
+        options: &LinkOptions,
+    ) -> Result<Self, LinkError> {
+        Self::listen(Sockets::bind(addresses, options.transport)?, identity, admission, options)
+    }
+
+    /// Listens on `sockets`. `identity` is shown to everyone who asks; who is let in says `admission`.
+    pub fn listen(
+        sockets: Sockets,
         identity: &Identity,
         admission: Admission,
         options: &LinkOptions,
@@ -67,7 +86,7 @@ impl Listener {
             ready,
         });
         let mut listener = Self { addresses: Vec::new(), warnings: Vec::new(), links, tasks: Vec::new() };
-        for Bound { address, udp, tcp } in bind_all(addresses, options.transport)? {
+        for Bound { address, udp, tcp } in sockets.0 {
             let failed = |source| LinkError::Socket { what: "listen on", address, source };
             if let Some((socket, warnings)) = udp {
                 warnings.into_iter().for_each(|w| {
@@ -129,6 +148,7 @@ fn loopback(unspecified: IpAddr) -> IpAddr {
 }
 
 /// The two sockets of one address.
+#[derive(Debug)]
 struct Bound {
     address: SocketAddr,
     udp: Option<(std::net::UdpSocket, Vec<String>)>,
@@ -237,9 +257,9 @@ impl Door {
                 let _ = incoming.retry();
                 continue;
             }
-            let (door, limit) = (self.clone(), limit.clone());
+            let (door, endpoint, limit) = (self.clone(), endpoint.clone(), limit.clone());
             let remote = incoming.remote_address();
-            self.begin(0, remote, async move { door.admit_quic(incoming, limit).await });
+            self.begin(0, remote, async move { door.admit_quic(incoming, endpoint, limit).await });
         }
     }
 
@@ -284,16 +304,25 @@ impl Door {
         handshakes.push_back(task.abort_handle());
     }
 
-    async fn admit_quic(self: Arc<Self>, incoming: quinn::Incoming, limit: BatchLimit) -> Result<(), LinkError> {
+    async fn admit_quic(
+        self: Arc<Self>,
+        incoming: quinn::Incoming,
+        endpoint: quinn::Endpoint,
+        limit: BatchLimit,
+    ) -> Result<(), LinkError> {
         let connection = quic::accept(incoming, &self.quic, &self.options, &limit).await?;
-        let result = self.greet_quic(&connection).await;
+        let result = self.greet_quic(&connection, endpoint).await;
         if let Err(LinkError::Identity) = result {
             connection.close(IDENTITY_CODE, b"");
         }
         result
     }
 
-    async fn greet_quic(self: &Arc<Self>, connection: &quinn::Connection) -> Result<(), LinkError> {
+    async fn greet_quic(
+        self: &Arc<Self>,
+        connection: &quinn::Connection,
+        endpoint: quinn::Endpoint,
+    ) -> Result<(), LinkError> {
         let (peer, binding) = (quic::peer(connection)?, quic::binding(connection)?);
         let (mut send, mut receive) = connection.accept_bi().await.map_err(LinkError::of_connection)?;
         let hello = hear(&mut receive, &self.admission, &binding).await?;
@@ -307,7 +336,7 @@ impl Door {
                     connections.push(joined.recv().await.ok_or(LinkError::Closed)?);
                 }
                 drop(place);
-                let group = quic::Group::new(connections, Vec::new());
+                let group = quic::Group::new(connections, vec![endpoint]);
                 let control = (FrameSender::quic(send, None), FrameReceiver::quic(receive));
                 self.hand_over(Link::new(control, Streams::quic(group, &self.options, peer, Vec::new()))).await
             }

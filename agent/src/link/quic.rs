@@ -153,7 +153,7 @@ pub(super) fn peer(connection: &Connection) -> Result<Fingerprint, LinkError> {
 /// The connections of one link. The first one carries the control stream, and data streams are dealt round.
 pub(super) struct Group {
     connections: Vec<Connection>,
-    /// The dialer's own; the listener's belong to it.
+    /// Where they are: a process that ends before its last word has left it keeps the peer waiting.
     endpoints: Vec<Endpoint>,
     next: AtomicUsize,
     tuner: AbortHandle,

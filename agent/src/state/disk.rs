@@ -15,10 +15,15 @@ pub struct DiskStore {
     _lock: File,
 }
 
+/// Makes a folder that only its owner can read, and those above it, unless it is there.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 impl DiskStore {
     /// Opens or makes the folder. [`io::ErrorKind::WouldBlock`] means that another agent uses it.
     pub fn open(path: &Path) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        make_folder(path)?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join("lock"))?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
         Ok(Self { path: path.to_owned(), _lock: lock })

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, Mode, OFlags, SeekFrom, major, minor};
+use rustix::fs::{CWD, FileType, Mode, OFlags, SeekFrom, major, minor};
 use rustix::io::Errno;
 use tranship_engine::Stat;
 use tranship_proto::codec::Writer;
@@ -89,7 +89,7 @@ impl Block {
         identity.bytes(b"device");
         identity.u64(number);
         identity.u64(self.inner.size()?);
-        let folder = format!("/sys/dev/block/{}:{}", major(number), minor(number));
+        let folder = facts_folder(number);
         // A partition has its start, and its disk one step up has the rest. The last two tell apart what has no serial.
         let files =
             ["start", "serial", "wwid", "device/serial", "device/wwid", "../serial", "../wwid", "../device/wwid"];
@@ -108,6 +108,25 @@ impl Block {
     fn refuse<T>(place: &Place) -> Result<T, VolumeError> {
         Err(VolumeError::of("change a block volume as a tree", place, Errno::OPNOTSUPP))
     }
+}
+
+/// Folders in which the kernel keeps the [`Volume::facts`] of the device at `path`, for a process that has to name
+/// beforehand what it will read. There are none for anything but a device.
+pub fn folders_of_facts(path: &Path) -> Vec<PathBuf> {
+    let number = match rustix::fs::stat(path) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice => stat.st_rdev,
+        _ => return Vec::new(),
+    };
+    let folder = facts_folder(number);
+    ["", "..", "device", "../device"]
+        .map(|name| Path::new(&folder).join(name))
+        .into_iter()
+        .filter(|f| f.is_dir())
+        .collect()
+}
+
+fn facts_folder(number: u64) -> String {
+    format!("/sys/dev/block/{}:{}", major(number), minor(number))
 }
 
 impl Volume for Block {

@@ -42,7 +42,7 @@ pub(super) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+        let threads = crate::parallel::processors().min(4);
         Self { threads, retained_bytes: 32 << 20, ahead_bytes: 8 << 20, wanted: 32 }
     }
 }

@@ -108,6 +108,9 @@ pub(crate) struct SyncArgs {
     /// Keep track of writes to the source device until the next pass; this build falls back to comparing
     #[arg(long)]
     pub(crate) track: bool,
+    /// End when standard input does, and say often how far it is: whoever started this process shows it
+    #[arg(long, hide = true)]
+    pub(crate) attached: bool,
     #[command(flatten)]
     pub(crate) link: LinkArgs,
     #[command(flatten)]
@@ -120,9 +123,12 @@ pub(crate) struct SyncArgs {
 The ticket is the first line on standard output. Send SIGHUP to make a running pass read the file `bandwidth` in the \
 state folder again: one line such as `50Mbit/s`, or `none`.")]
 pub(crate) struct ReceiveArgs {
-    /// Folder, device or image that receives; made if it is not there
+    /// Folder, device or image that receives; a folder is made if nothing is there
     #[arg(value_name = "DST")]
     pub(crate) destination: OsString,
+    /// If nothing is there, make an image file instead of a folder
+    #[arg(long)]
+    pub(crate) image: bool,
     /// Address to listen on: IP:PORT, IP or PORT [default: any address, any free port]
     #[arg(long, value_name = "ADDR", conflicts_with = "connect")]
     pub(crate) listen: Option<String>,

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tranship_agent::monitor::Monitor;
-use tranship_agent::report::Report;
 
 use self::app::{App, Checked, Summary};
 use self::pair::AgentPair;
@@ -60,13 +60,22 @@ trait Mover {
         is_final: bool,
         monitor: Arc<Monitor>,
         stop: &Stop,
-    ) -> Result<Report, RunError>;
+    ) -> Result<Passed, RunError>;
+}
+
+/// One pass over one volume.
+#[derive(Debug, Clone)]
+struct Passed {
+    /// The source's report, as it printed it.
+    report: Value,
+    /// Whether it was a final pass that ended with a proof, and with success.
+    is_proven: bool,
 }
 
 /// One pass over both volumes.
 struct Passes {
-    tree: Report,
-    image: Report,
+    tree: Passed,
+    image: Passed,
     duration: Duration,
 }
 
@@ -127,7 +136,7 @@ impl<M: Mover> Demo<M> {
         let last = self.both(receivers, true).await?;
         let downtime = stopped.elapsed();
         self.story.last_pass(&last, predicted, downtime);
-        if !(last.tree.is_proven() && last.image.is_proven()) {
+        if !(last.tree.is_proven && last.image.is_proven) {
             return Err(RunError::failed("TS-D500", "the destination is not proven to hold what the source holds"));
         }
         let checked = self.check(summary).await?;
@@ -203,18 +212,26 @@ impl<M: Mover> Demo<M> {
     }
 }
 
+impl Passed {
+    /// A number in the report, or in an object within it; 0 where there is none.
+    fn number(&self, pointer: &str) -> f64 {
+        self.report.pointer(pointer).and_then(Value::as_f64).unwrap_or_default()
+    }
+}
+
 impl Passes {
-    fn each(&self) -> [&Report; 2] {
+    fn each(&self) -> [&Passed; 2] {
         [&self.tree, &self.image]
     }
 
-    fn sum(&self, count: impl Fn(&Report) -> u64) -> u64 {
-        self.each().into_iter().map(count).sum()
+    fn sum(&self, pointer: &str) -> f64 {
+        self.each().into_iter().map(|passed| passed.number(pointer)).sum()
     }
 
     /// Both passes run at the same time: the longer one counts, and only if both can tell.
     fn predicted_seconds(&self) -> Option<f64> {
-        Some(self.tree.predicted_final_seconds?.max(self.image.predicted_final_seconds?))
+        let [tree, image] = self.each().map(|passed| passed.report["predicted_final_seconds"].as_f64());
+        Some(tree?.max(image?))
     }
 }
 
@@ -227,7 +244,7 @@ fn volumes(folder: &Path) -> [Volume; 2] {
     })
 }
 
-/// The receiver makes its own volume; the application expects a folder.
+/// The receivers make their own volumes; the application expects a folder.
 fn make_folders(volumes: &[Volume; 2]) -> io::Result<()> {
     std::fs::create_dir_all(&volumes[0].source)?;
     for volume in volumes {
@@ -241,6 +258,10 @@ fn make_folders(volumes: &[Volume; 2]) -> io::Result<()> {
 }
 
 impl Volume {
+    fn is_image(&self) -> bool {
+        self.name == "image"
+    }
+
     fn source_state(&self) -> PathBuf {
         self.state.join("source")
     }

@@ -110,7 +110,9 @@ fn default_hint(code: &str) -> &'static str {
         "TS-P109" => "run the same command again: it goes on where it stopped",
         "TS-E220" => "choose a mode that carries it (--mode owner or exact), or name it in --accept-gap",
         "TS-E230" | "TS-E231" => "make room at the destination, then run the same command again",
-        "TS-E233" => "give a folder on both sides, or a device or image on both sides",
+        "TS-E233" => {
+            "give a folder on both sides, or a device or image; `receive --image` makes an image, not a folder"
+        }
         "TS-E250" => "look at the kernel's log for this disk; run the same command again once it is healthy",
         "TS-E251" => "see that the state folder exists, is writable and has room, or choose another with --state",
         "TS-E252" | "TS-E253" => "run the same command again: what changed meanwhile is taken then",

@@ -4,6 +4,7 @@
 //! are what is seen of it.
 
 mod args;
+mod confined;
 mod demo;
 mod error;
 mod exit;
@@ -28,6 +29,7 @@ use clap::{CommandFactory, Parser};
 use tranship_agent::monitor::Monitor;
 
 use crate::args::{Command, Global, Output, ReceiveArgs, SyncArgs, Typed, VerifyArgs};
+use crate::confined::{ConfinedDestination, ConfinedSource};
 use crate::error::RunError;
 use crate::exit::Exit;
 use crate::options::Environment;
@@ -50,34 +52,27 @@ fn main() -> ExitCode {
     if !is_wiped {
         tracing::warn!("the ticket stays visible in the list of processes; give it as @FILE or - instead");
     }
-    if let Command::Agent(_) = typed.command {
-        return self_test(printer).into();
-    }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            printer.error(&RunError::refused("TS-U002", "cannot start").because(error));
-            return Exit::Refused.into();
-        }
-    };
-    let exit = runtime.block_on(execute(typed, printer)).unwrap_or_else(|error| {
+    let exit = execute(typed, printer).unwrap_or_else(|error| {
         printer.error(&error);
         error.exit()
     });
     exit.into()
 }
 
-async fn execute(typed: Typed, printer: Printer) -> Result<Exit, RunError> {
+fn execute(typed: Typed, printer: Printer) -> Result<Exit, RunError> {
     let Typed { global, command } = typed;
     match command {
-        Command::Sync(args) => sync(args, &global, printer).await,
-        Command::Receive(args) => receive(args, &global, printer).await,
-        Command::Verify(args) => verify(args, &global, printer).await,
+        Command::Sync(args) => sync(args, &global, printer),
+        Command::Receive(args) => receive(args, &global, printer),
+        Command::Verify(args) => run(verify(args, &global, printer)),
         Command::Demo(args) => {
-            let stop = watched_stop(&global)?;
-            demo::run(args.validate()?, &global, printer, stop).await
+            let options = args.validate()?;
+            run(async { demo::run(options, &global, printer, watched_stop(&global)?).await })
         }
-        Command::Agent(_) => unreachable!("it runs before there are threads"),
+        Command::Agent(_) => {
+            confined::self_test()?.iter().for_each(|line| printer.line(line));
+            Ok(Exit::Done)
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Typed::command(), "tranship", &mut script);
@@ -88,45 +83,50 @@ async fn execute(typed: Typed, printer: Printer) -> Result<Exit, RunError> {
     }
 }
 
-fn self_test(printer: Printer) -> Exit {
-    match run::self_test() {
-        Ok(lines) => {
-            lines.iter().for_each(|line| printer.line(line));
-            Exit::Done
-        }
-        Err(error) => {
-            printer.error(&error);
-            error.exit()
-        }
-    }
+/// The asynchronous part of a command. Whoever is to be confined is so before.
+fn run(command: impl Future<Output = Result<Exit, RunError>>) -> Result<Exit, RunError> {
+    let threads = tranship_agent::parallel::processors();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    runtime.map_err(|error| RunError::refused("TS-U002", "cannot start").because(error))?.block_on(command)
 }
 
-async fn sync(args: SyncArgs, global: &Global, printer: Printer) -> Result<Exit, RunError> {
-    let options = args.validate(&Environment::of_process(), &mut BufReader::new(io::stdin()))?;
-    let bandwidth = signals::watch_bandwidth(options.link.bandwidth, &options.state).map_err(no_signals)?;
-    let context = context(bandwidth, global, printer)?;
-    let progress = Progress::start(Show::of(global), vec![("sync".to_owned(), Arc::clone(&context.monitor))]);
-    let result = run::sync(options, context).await;
-    drop(progress);
-    let report = result?;
-    printer.report(&report);
-    Ok(Exit::of_report(&report))
-}
-
-async fn receive(args: ReceiveArgs, global: &Global, printer: Printer) -> Result<Exit, RunError> {
+fn sync(args: SyncArgs, global: &Global, printer: Printer) -> Result<Exit, RunError> {
     let is_attached = args.attached;
     let options = args.validate(&Environment::of_process(), &mut BufReader::new(io::stdin()))?;
-    let bandwidth = signals::watch_bandwidth(options.link.bandwidth, &options.state).map_err(no_signals)?;
-    let context = context(bandwidth, global, printer)?;
-    if is_attached {
-        signals::watch_stdin(context.stop.clone());
-    }
-    let progress = Progress::start(Show::of(global), vec![("receive".to_owned(), Arc::clone(&context.monitor))]);
-    let result = run::receive(options, context).await;
-    drop(progress);
-    let report = result?;
-    printer.report(&report);
-    Ok(Exit::of_report(&report))
+    let confined = ConfinedSource::enter(&options)?;
+    run(async {
+        let bandwidth = signals::watch_bandwidth(options.link.bandwidth, &options.state).map_err(no_signals)?;
+        let context = context(bandwidth, global, printer)?;
+        if is_attached {
+            signals::watch_stdin(context.stop.clone());
+        }
+        let show = if is_attached { Show::Relayed } else { Show::of(global) };
+        let progress = Progress::start(show, vec![("sync".to_owned(), Arc::clone(&context.monitor))]);
+        let result = run::sync(options, confined, context).await;
+        drop(progress);
+        let report = result?;
+        printer.report(&report);
+        Ok(Exit::of_report(&report))
+    })
+}
+
+fn receive(args: ReceiveArgs, global: &Global, printer: Printer) -> Result<Exit, RunError> {
+    let is_attached = args.attached;
+    let options = args.validate(&Environment::of_process(), &mut BufReader::new(io::stdin()))?;
+    let confined = ConfinedDestination::enter(&options)?;
+    run(async {
+        let bandwidth = signals::watch_bandwidth(options.link.bandwidth, &options.state).map_err(no_signals)?;
+        let context = context(bandwidth, global, printer)?;
+        if is_attached {
+            signals::watch_stdin(context.stop.clone());
+        }
+        let progress = Progress::start(Show::of(global), vec![("receive".to_owned(), Arc::clone(&context.monitor))]);
+        let result = run::receive(options, confined, context).await;
+        drop(progress);
+        let report = result?;
+        printer.report(&report);
+        Ok(Exit::of_report(&report))
+    })
 }
 
 async fn verify(args: VerifyArgs, global: &Global, printer: Printer) -> Result<Exit, RunError> {

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use tranship_agent::report::{Fidelity, GapKind, Level};
+use tranship_agent::volume::VolumeKind;
 
 use crate::args::{
     ANY_ADDRESS, CongestionWord, DemoArgs, LevelWord, LinkArgs, ModeWord, ReceiveArgs, StateArgs, SyncArgs,
@@ -67,6 +68,8 @@ pub(crate) struct ReceiveOptions {
     pub(crate) destination: PathBuf,
     /// Where the source comes from.
     pub(crate) source: Origin,
+    /// What is made there if nothing is.
+    pub(crate) made: VolumeKind,
     /// Whether it ends after one pass; otherwise it stays for more, with the same ticket.
     pub(crate) is_once: bool,
     /// How the other side is reached.
@@ -243,7 +246,8 @@ impl ReceiveArgs {
         };
         let state = self.state.validate(env)?;
         refuse_inside(("the state folder", &state), ("DST", &destination))?;
-        Ok(ReceiveOptions { destination, source, is_once: self.once, link: self.link.validate()?, state })
+        let made = if self.image { VolumeKind::Block } else { VolumeKind::Tree };
+        Ok(ReceiveOptions { destination, source, made, is_once: self.once, link: self.link.validate()?, state })
     }
 }
 
@@ -360,6 +364,16 @@ impl From<TransportWord> for Transport {
             TransportWord::Auto => Self::Auto,
             TransportWord::Quic => Self::Quic,
             TransportWord::Tcp => Self::Tcp,
+        }
+    }
+}
+
+impl From<Transport> for tranship_agent::link::Transport {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Auto => Self::Auto,
+            Transport::Quic => Self::Quic,
+            Transport::Tcp => Self::Tcp,
         }
     }
 }

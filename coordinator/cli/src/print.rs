@@ -129,6 +129,9 @@ fn report_text(report: &Report, paint: Paint) -> String {
             ),
         );
     }
+    if let Some(missing) = report.confinement.as_ref().filter(|confinement| !confinement.notes.is_empty()) {
+        row("confined", format!("in part: {}", missing.notes.join("; ")));
+    }
     if let (false, Some(seconds)) = (report.is_final, report.predicted_final_seconds) {
         row("prediction", format!("a final pass would cost {} of downtime now", human::seconds(seconds)));
     }

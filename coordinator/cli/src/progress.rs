@@ -24,6 +24,8 @@ pub(crate) enum Show {
     Text,
     /// A line of JSON each second.
     Json,
+    /// The same ten times a second, for a process that draws it.
+    Relayed,
 }
 
 impl Show {
@@ -39,7 +41,7 @@ impl Show {
 
     fn interval(self) -> Duration {
         match self {
-            Self::Bars => Duration::from_millis(100),
+            Self::Bars | Self::Relayed => Duration::from_millis(100),
             Self::Json => Duration::from_secs(1),
             Self::Nothing | Self::Text => Duration::from_secs(5),
         }
@@ -125,7 +127,7 @@ impl Board {
                     row.bar.set_message(sentence(&seen, &row.pace));
                 }
                 Show::Text => write_line(&format!("{}: {}", row.name, sentence(&seen, &row.pace))),
-                Show::Json => write_line(&to_json(&row.name, &seen, &row.pace).to_string()),
+                Show::Json | Show::Relayed => write_line(&to_json(&row.name, &seen, &row.pace).to_string()),
                 Show::Nothing => {}
             }
         }
@@ -139,7 +141,7 @@ impl Board {
                     // Only a terminal that is gone can refuse it.
                     Show::Bars => drop(self.bars.println(line)),
                     Show::Text => write_line(&line),
-                    Show::Json => write_line(&json!({ "note": note, "volume": row.name }).to_string()),
+                    Show::Json | Show::Relayed => write_line(&json!({ "note": note, "volume": row.name }).to_string()),
                     Show::Nothing => {}
                 }
             }

@@ -4,15 +4,13 @@
 //! terminals. Each leaves the source as it was. A destination that is left by a failure or a stop is no copy, and the
 //! next pass goes on from it.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use std::{fmt, path::Path};
 
 use tokio::sync::watch;
-use tranship_agent::confine::{self, Confinement, Grant, Network, Root};
 use tranship_agent::driver::DriveError;
 use tranship_agent::link::{self, Admission, Bandwidth, Identity, Link, LinkError, Listener, Secret};
 use tranship_agent::monitor::{Monitor, Phase};
@@ -20,13 +18,10 @@ use tranship_agent::pass::chain;
 use tranship_agent::report::{self, Contract, Report, Verdict};
 use tranship_agent::sync::{self, Pass, Receiving};
 
+use crate::confined::{ConfinedDestination, ConfinedSource, Meeting, facts, open};
 pub(crate) use crate::error::RunError;
-use crate::options::{
-    Compression, Congestion, Destination, LinkOptions, Origin, ReceiveOptions, SyncOptions, Transport, VerifyOptions,
-};
+use crate::options::{Compression, Congestion, LinkOptions, ReceiveOptions, SyncOptions, VerifyOptions};
 use crate::rate::Rate;
-use crate::receiver::Receiver;
-use crate::ticket::Ticket;
 
 /// How often a lost link is dialled again before it is given up, and how long to wait first; each wait is twice the
 /// one before.
@@ -50,10 +45,8 @@ pub(crate) struct Context {
 pub(crate) type Announce = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Runs one pass from the source's side. Stopped, it commits nothing, and returns [`RunError::stopped`].
-pub(crate) async fn sync(options: SyncOptions, context: Context) -> Result<Report, RunError> {
-    let volume = sync::open_source(&options.source).map_err(|error| {
-        RunError::refused("TS-E250", format!("cannot open {}", show(&options.source))).because(error)
-    })?;
+pub(crate) async fn sync(options: SyncOptions, confined: ConfinedSource, context: Context) -> Result<Report, RunError> {
+    let ConfinedSource { volume, meeting, receiver, applied } = confined;
     let pass = Pass {
         volume,
         state: options.state.clone(),
@@ -63,7 +56,28 @@ pub(crate) async fn sync(options: SyncOptions, context: Context) -> Result<Repor
         excludes: options.exclude.clone(),
         compression: compression(options.compression),
     };
-    let (mut peer, receiver) = Peer::of_source(&options, &context).await?;
+    let result = match Peer::new(meeting, &options.link, true, &context) {
+        Ok(peer) => send(&pass, peer, &context).await,
+        Err(error) => Err(error),
+    };
+    let mut report = match (result, receiver) {
+        (Ok(report), None) => report,
+        (Ok(report), Some(receiver)) => receiver.finish().await.map(|()| report)?,
+        (Err(error), None) => return Err(error),
+        (Err(error), Some(receiver)) => {
+            receiver.dismiss().await;
+            return Err(error);
+        }
+    };
+    if options.tracks_writes {
+        report.notes.push("writes are not tracked by this build: what changed was found by comparing".to_owned());
+    }
+    report.confinement = Some(applied);
+    Ok(report)
+}
+
+/// One pass, over as many links as it takes.
+async fn send(pass: &Pass, mut peer: Peer, context: &Context) -> Result<Report, RunError> {
     let began = Instant::now();
     let mut tries = 0;
     let mut report = loop {
@@ -81,7 +95,7 @@ pub(crate) async fn sync(options: SyncOptions, context: Context) -> Result<Repor
             Err(error) => return Err(error),
         };
         warn(&link);
-        let result = sync::send(&pass, link, context.monitor.clone(), context.stop.flag(), context.stop.wait()).await;
+        let result = sync::send(pass, link, context.monitor.clone(), context.stop.flag(), context.stop.wait()).await;
         match result {
             Ok(report) => break report,
             Err(error) if error.is_of_link() && tries < REDIALS && !context.stop.is_set() => {
@@ -93,19 +107,17 @@ pub(crate) async fn sync(options: SyncOptions, context: Context) -> Result<Repor
         }
     };
     report.counts.reconnects = u64::from(tries);
-    if options.tracks_writes {
-        report.notes.push("writes are not tracked by this build: what changed was found by comparing".to_owned());
-    }
     report.duration_seconds = began.elapsed().as_secs_f64();
-    if let Some(receiver) = receiver {
-        receiver.finish().await?;
-    }
     Ok(report)
 }
 
 /// Runs passes from the destination's side: pass after pass, or one. Returns the report of the last.
-pub(crate) async fn receive(options: ReceiveOptions, context: Context) -> Result<Report, RunError> {
-    let mut peer = Peer::of_destination(&options, &context)?;
+pub(crate) async fn receive(
+    options: ReceiveOptions,
+    confined: ConfinedDestination,
+    context: Context,
+) -> Result<Report, RunError> {
+    let mut peer = Peer::new(confined.meeting, &options.link, false, &context)?;
     let receiving = Receiving {
         path: &options.destination,
         state: &options.state,
@@ -113,6 +125,7 @@ pub(crate) async fn receive(options: ReceiveOptions, context: Context) -> Result
         halt: context.stop.flag(),
     };
     let mut report = Report::new(0, false, report::Kind::Tree, report::Basis::Common);
+    report.confinement = Some(confined.applied);
     loop {
         let link = tokio::select! {
             link = peer.meet(&context.stop) => link,
@@ -147,18 +160,11 @@ pub(crate) async fn receive(options: ReceiveOptions, context: Context) -> Result
 /// Reads both volumes and compares them.
 pub(crate) async fn verify(options: VerifyOptions, context: Context) -> Result<Verdict, RunError> {
     let began = Instant::now();
-    let open = |path: &Path| {
-        sync::open_source(path)
-            .map_err(|error| RunError::refused("TS-E250", format!("cannot open {}", show(path))).because(error))
-    };
     let volumes = [open(&options.a)?, open(&options.b)?];
     let contract = Contract::all(options.fidelity);
     context.monitor.enter(Phase::Proving, 0, 0);
     let (exclude, halt, stop) = (options.exclude, context.stop.flag(), context.stop.clone());
-    let kinds = [volumes[0].facts(), volumes[1].facts()].map(|facts| facts.map(|facts| facts.kind));
-    let [Ok(a), Ok(b)] = kinds else {
-        return Err(RunError::refused("TS-E250", "one of the volumes cannot be looked at"));
-    };
+    let (a, b) = (facts(&*volumes[0], &options.a)?.kind, facts(&*volumes[1], &options.b)?.kind);
     if a != b {
         return Err(RunError::refused("TS-E233", "one is a folder and the other is a block volume"));
     }
@@ -171,47 +177,6 @@ pub(crate) async fn verify(options: VerifyOptions, context: Context) -> Result<V
     Ok(sync::verdict(compared, a, options.fidelity, began.elapsed()))
 }
 
-/// Shows that an agent's confinement holds; the lines say what was tried. It has to be called before there are threads,
-/// and the process is good for nothing else afterwards.
-pub(crate) fn self_test() -> Result<Vec<String>, RunError> {
-    let folders = tempfile::tempdir()
-        .and_then(|folder| {
-            std::fs::create_dir(folder.path().join("volume"))?;
-            std::fs::create_dir(folder.path().join("state"))?;
-            Ok(folder)
-        })
-        .map_err(|error| RunError::refused("TS-U002", "cannot make a folder for the test").because(error))?;
-    let confinement = Confinement {
-        volume: Root::Path(&folders.path().join("volume")),
-        grant: Grant::Write,
-        state: &folders.path().join("state"),
-        readable: &[],
-        network: Network::Open,
-    };
-    let applied = confinement
-        .apply()
-        .map_err(|error| RunError::failed(error.code(), "this process cannot be confined").because(error))?;
-    let attempts = confine::self_test();
-    let done = attempts.iter().filter(|attempt| !attempt.denied).count();
-    let mut lines: Vec<String> = attempts
-        .iter()
-        .map(|attempt| {
-            format!("{:8} {} ({})", if attempt.denied { "denied" } else { "DONE" }, attempt.what, attempt.by)
-        })
-        .collect();
-    lines.extend(applied.notes);
-    lines.push(format!(
-        "{} attempts, {} denied; Landlock ABI {}",
-        attempts.len(),
-        attempts.len() - done,
-        applied.landlock_abi
-    ));
-    if done > 0 {
-        return Err(RunError::failed("TS-E284", lines.join("\n")));
-    }
-    Ok(lines)
-}
-
 /// Where the other side is, or comes from.
 enum Peer {
     Dial { ticket: link::Ticket, identity: Identity, options: link::LinkOptions, waits: bool },
@@ -219,48 +184,25 @@ enum Peer {
 }
 
 impl Peer {
-    /// The destination of a pass; for one on this machine also the process that receives it.
-    async fn of_source(options: &SyncOptions, context: &Context) -> Result<(Self, Option<Receiver>), RunError> {
-        let link = link_options(&options.link, context);
-        let waits = options.link.waits;
-        Ok(match &options.destination {
-            Destination::Local(path) => {
-                let receiver = Receiver::start(path, &options.state).await?;
-                let ticket = receiver.ticket().clone();
-                (Self::dial(&ticket, link, waits)?, Some(receiver))
-            }
-            Destination::Dial(ticket) => (Self::dial(ticket, link, waits)?, None),
-            Destination::Listen(address) => (Self::listen(*address, &link, context)?, None),
-        })
-    }
-
-    fn of_destination(options: &ReceiveOptions, context: &Context) -> Result<Self, RunError> {
-        let link = link::LinkOptions { sends_contents: false, ..link_options(&options.link, context) };
-        match &options.source {
-            Origin::Dial(ticket) => Self::dial(ticket, link, options.link.waits),
-            Origin::Listen(address) => Self::listen(*address, &link, context),
+    fn new(meeting: Meeting, options: &LinkOptions, sends_contents: bool, context: &Context) -> Result<Self, RunError> {
+        let identity = Identity::generate().map_err(no_link)?;
+        let waits = options.waits;
+        let options = link::LinkOptions { sends_contents, ..link_options(options, context) };
+        match meeting {
+            Meeting::Dial(ticket) => Ok(Self::Dial { ticket, identity, options, waits }),
+            Meeting::Listen(sockets) => Self::listen(sockets, &identity, &options, context),
         }
     }
 
-    fn dial(ticket: &Ticket, options: link::LinkOptions, waits: bool) -> Result<Self, RunError> {
-        let ticket: link::Ticket = ticket.as_str().parse().map_err(|error: link::TicketError| {
-            RunError::usage("the ticket cannot be used", "copy it again in full, as `receive` printed it")
-                .because(error)
-        })?;
-        let identity = Identity::generate().map_err(no_link)?;
-        Ok(Self::Dial { ticket, identity, options, waits })
-    }
-
-    /// Listens where it is told; at any address that is every one of the host, of both families.
-    fn listen(address: SocketAddr, options: &link::LinkOptions, context: &Context) -> Result<Self, RunError> {
-        let identity = Identity::generate().map_err(no_link)?;
+    fn listen(
+        sockets: link::Sockets,
+        identity: &Identity,
+        options: &link::LinkOptions,
+        context: &Context,
+    ) -> Result<Self, RunError> {
         let secret = Secret::generate().map_err(no_link)?;
         let admission = Admission::Secret(secret.clone());
-        let mut addresses = vec![address];
-        if address.ip() == Ipv6Addr::UNSPECIFIED {
-            addresses.push((Ipv4Addr::UNSPECIFIED, address.port()).into());
-        }
-        let listener = Listener::bind(&addresses, &identity, admission, options).map_err(no_link)?;
+        let listener = Listener::listen(sockets, identity, admission, options).map_err(no_link)?;
         listener.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         let addresses = listener.local_addresses().into_iter().take(link::TICKET_ADDRESSES_MAX).collect();
         let ticket = link::Ticket { addresses, fingerprint: identity.fingerprint(), secret };
@@ -299,11 +241,7 @@ fn link_options(options: &LinkOptions, context: &Context) -> link::LinkOptions {
         }
     });
     link::LinkOptions {
-        transport: match options.transport {
-            Transport::Auto => link::Transport::Auto,
-            Transport::Quic => link::Transport::Quic,
-            Transport::Tcp => link::Transport::Tcp,
-        },
+        transport: options.transport.into(),
         connections: options.connections.unwrap_or(1),
         congestion: match options.congestion {
             Congestion::Auto => link::Congestion::Auto,
@@ -346,10 +284,6 @@ fn no_link(error: LinkError) -> RunError {
 
 fn broken() -> RunError {
     RunError::failed("TS-E250", "the volumes cannot be compared")
-}
-
-fn show(path: &Path) -> String {
-    report::printable(&path.to_string_lossy())
 }
 
 /// A request to end, which is never taken back. Threads look at the flag, tasks wait.

@@ -4,10 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tranship_agent::report::{Digest, Report};
 
 use super::app::{Checked, Summary};
-use super::{Passes, STAGES};
+use super::{Passed, Passes, STAGES};
 use crate::human;
 use crate::print::Printer;
 
@@ -64,9 +63,9 @@ impl Story {
         line(self.printer.paint.dim(HEADING));
         line(row("last", passes, None));
         line(String::new());
-        for (name, report) in ["tree", "image"].into_iter().zip(passes.each()) {
-            line(format!("{name:<6} source       {}", digest(report.digest_source)));
-            line(format!("{:<6} destination  {}  {}", "", digest(report.digest_destination), self.opinion(report)));
+        for (name, passed) in ["tree", "image"].into_iter().zip(passes.each()) {
+            line(format!("{name:<6} source       {}", digest(passed, "digest_source")));
+            line(format!("{:<6} destination  {}  {}", "", digest(passed, "digest_destination"), self.opinion(passed)));
         }
         let predicted = predicted.map_or("unknown".to_owned(), human::seconds);
         let actual = human::seconds(downtime.as_secs_f64());
@@ -85,8 +84,7 @@ impl Story {
     }
 
     pub(super) fn proven(&self, passes: &Passes, continued: &Checked, downtime: Duration) {
-        let entries = passes.sum(|report| report.proof.as_ref().map_or(0, |proof| proof.entries));
-        let bytes = passes.sum(|report| report.proof.as_ref().map_or(0, |proof| proof.bytes));
+        let (entries, bytes) = (passes.sum("/proof/entries") as u64, passes.sum("/proof/bytes") as u64);
         self.printer.line(&format!(
             "{} both volumes were equal: {} entries, {}; the application went on there to act {} without a gap",
             self.printer.paint.green("PROVEN"),
@@ -101,9 +99,9 @@ impl Story {
         } }));
     }
 
-    fn opinion(&self, report: &Report) -> String {
+    fn opinion(&self, passed: &Passed) -> String {
         let paint = self.printer.paint;
-        if report.is_proven() { paint.green("equal") } else { paint.red("NOT PROVEN") }
+        if passed.is_proven { paint.green("equal") } else { paint.red("NOT PROVEN") }
     }
 
     fn say(&self, line: &str) {
@@ -113,7 +111,7 @@ impl Story {
     }
 
     fn json_passes(&self, stage: u64, passes: &Passes) {
-        let volumes: Value = json!({ "tree": passes.tree, "image": passes.image });
+        let volumes: Value = json!({ "tree": passes.tree.report, "image": passes.image.report });
         self.printer.json(&json!({ "stage": stage, "volumes": volumes }));
     }
 }
@@ -121,38 +119,34 @@ impl Story {
 const HEADING: &str = "stage     scanned   changed        read        sent      time          rate  downtime now";
 
 fn row(name: &str, passes: &Passes, predicted: Option<f64>) -> String {
-    let bytes = |count: fn(&Report) -> u64| human::bytes(passes.sum(count));
+    let bytes = |pointers: &[&str]| human::bytes(pointers.iter().map(|pointer| passes.sum(pointer) as u64).sum());
     format!(
         "{name:<5}{:>12}{:>10}{:>12}{:>12}{:>10}{:>14}{:>14}",
-        bytes(|report| report.counts.bytes_scanned),
-        human::count(passes.sum(|report| report.counts.entries_changed)),
-        bytes(|report| report.counts.bytes_read_source + report.counts.bytes_read_destination),
-        bytes(|report| report.counts.bytes_sent),
+        bytes(&["/bytes_scanned"]),
+        human::count(passes.sum("/entries_changed") as u64),
+        bytes(&["/bytes_read_source", "/bytes_read_destination"]),
+        bytes(&["/bytes_sent"]),
         human::seconds(passes.duration.as_secs_f64()),
-        human::rate(passes.each().iter().map(|report| report.rate_bytes_per_second).sum()),
+        human::rate(passes.sum("/rate_bytes_per_second")),
         predicted.map_or("-".to_owned(), human::seconds),
     )
     .trim_end()
     .to_owned()
 }
 
-fn digest(digest: Option<Digest>) -> String {
-    digest.map_or("was not read".to_owned(), |digest| digest.to_string())
+fn digest<'a>(passed: &'a Passed, key: &str) -> &'a str {
+    passed.report[key].as_str().unwrap_or("was not read")
 }
 
 #[cfg(test)]
 mod tests {
-    use tranship_agent::report::{Basis, Kind};
-
     use super::*;
 
     #[test]
     fn every_column_ends_where_its_heading_ends() {
-        let mut report = Report::new(1, false, Kind::Tree, Basis::Nothing);
-        report.counts.bytes_scanned = 1_000 << 20;
-        report.counts.entries_changed = 61_234;
-        report.rate_bytes_per_second = 1e9;
-        let passes = Passes { tree: report.clone(), image: report, duration: Duration::from_secs(125) };
+        let report = json!({ "bytes_scanned": 1_000 << 20, "entries_changed": 61_234, "rate_bytes_per_second": 1e9 });
+        let passed = Passed { report, is_proven: false };
+        let passes = Passes { tree: passed.clone(), image: passed, duration: Duration::from_secs(125) };
         let row = row("1", &passes, Some(0.5));
         assert_eq!(row.len(), HEADING.len(), "\n{HEADING}\n{row}");
         for (column, value) in

@@ -1,6 +1,6 @@
 use std::process::Command;
 
-use tranship_agent::report::{Basis, Digest, Kind, Level, Proof, Versions};
+use tranship_agent::report::{Basis, Digest, Kind, Level, Proof, Report, Versions};
 
 use super::*;
 use crate::args::Output;
@@ -27,7 +27,7 @@ impl Mover for Copier {
         is_final: bool,
         _: Arc<Monitor>,
         _: &Stop,
-    ) -> Result<Report, RunError> {
+    ) -> Result<Passed, RunError> {
         if is_final {
             let status = Command::new("cp").arg("-a").arg(&volume.source).arg(&volume.destination).status();
             assert!(status.expect("cp runs").success());
@@ -37,7 +37,7 @@ impl Mover for Copier {
     }
 }
 
-fn claim(is_final: bool) -> Report {
+fn claim(is_final: bool) -> Passed {
     let digest = Digest([3; 32]);
     let mut report = Report::new(1, is_final, Kind::Tree, Basis::Nothing);
     report.predicted_final_seconds = Some(1.0);
@@ -54,7 +54,7 @@ fn claim(is_final: bool) -> Report {
         read_at: 0,
         versions: Versions { source: String::new(), destination: String::new() },
     });
-    report
+    Passed { is_proven: report.is_proven(), report: serde_json::to_value(report).expect("serialises") }
 }
 
 async fn demonstrate<M: Mover>(mover: M, stop: Stop) -> Result<Exit, RunError> {
@@ -98,10 +98,9 @@ async fn a_mover_without_a_proof_fails_whatever_it_copied() {
             is_final: bool,
             monitor: Arc<Monitor>,
             stop: &Stop,
-        ) -> Result<Report, RunError> {
-            let mut report = Copier { damage: |_, _| {} }.pass(volume, (), is_final, monitor, stop).await?;
-            report.proof = None;
-            Ok(report)
+        ) -> Result<Passed, RunError> {
+            let passed = Copier { damage: |_, _| {} }.pass(volume, (), is_final, monitor, stop).await?;
+            Ok(Passed { is_proven: false, ..passed })
         }
     }
     let error = demonstrate(Unproven, Stop::new()).await.expect_err("nothing is proven");

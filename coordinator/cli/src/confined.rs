@@ -1,0 +1,202 @@
+//! What a process opens, makes and starts while it still can, and how it is confined then.
+//!
+//! Everything here runs with one thread, before the asynchronous runtime: on most kernels a second thread would stay
+//! free. What a peer says is never looked at before.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tranship_agent::confine::{self, Applied, Confinement, Grant, Network, Root};
+use tranship_agent::volume::{Facts, Volume, VolumeKind, block};
+use tranship_agent::{link, parallel, state, sync};
+
+use crate::error::RunError;
+use crate::options::{Destination, LinkOptions, Origin, ReceiveOptions, SyncOptions, Transport};
+use crate::receiver::Receiver;
+use crate::ticket::Ticket;
+
+/// Where the other side is, or comes from.
+pub(crate) enum Meeting {
+    /// It listens where this ticket leads.
+    Dial(link::Ticket),
+    /// It comes here.
+    Listen(link::Sockets),
+}
+
+/// A source that is confined to reading its volume.
+pub(crate) struct ConfinedSource {
+    /// The volume, open.
+    pub(crate) volume: Arc<dyn Volume>,
+    /// Where the destination is.
+    pub(crate) meeting: Meeting,
+    /// The process that receives, if the destination is on this machine.
+    pub(crate) receiver: Option<Receiver>,
+    /// What holds.
+    pub(crate) applied: Applied,
+}
+
+/// A destination that is confined to its volume.
+pub(crate) struct ConfinedDestination {
+    /// Where the source is.
+    pub(crate) meeting: Meeting,
+    /// What holds.
+    pub(crate) applied: Applied,
+}
+
+impl ConfinedSource {
+    /// Opens the source, starts the receiver of a destination on this machine, and confines this process.
+    pub(crate) fn enter(options: &SyncOptions) -> Result<Self, RunError> {
+        let volume = open(&options.source)?;
+        make_state(&options.state)?;
+        let (meeting, receiver) = match &options.destination {
+            Destination::Dial(ticket) => (Meeting::at(ticket)?, None),
+            Destination::Listen(address) => (Meeting::here(*address, &options.link)?, None),
+            Destination::Local(path) => {
+                let kind = facts(&*volume, &options.source)?.kind;
+                let receiver = Receiver::start(path, &options.state, kind == VolumeKind::Block)?;
+                (Meeting::at(receiver.ticket())?, Some(receiver))
+            }
+        };
+        let applied = confine(&options.source, Grant::Read, &options.state, &meeting, &options.link)?;
+        Ok(Self { volume, meeting, receiver, applied })
+    }
+}
+
+impl ConfinedDestination {
+    /// Makes what is not there yet, and confines this process.
+    pub(crate) fn enter(options: &ReceiveOptions) -> Result<Self, RunError> {
+        let path = &options.destination;
+        sync::make_destination(path, options.made).map_err(|error| no_destination(path, error))?;
+        make_state(&options.state)?;
+        let meeting = match &options.source {
+            Origin::Dial(ticket) => Meeting::at(ticket)?,
+            Origin::Listen(address) => Meeting::here(*address, &options.link)?,
+        };
+        // The source says in which mode it comes. Device nodes are root's to make in any case.
+        let grant = if rustix::process::geteuid().is_root() { Grant::WriteDevices } else { Grant::Write };
+        let applied = confine(path, grant, &options.state, &meeting, &options.link)?;
+        Ok(Self { meeting, applied })
+    }
+}
+
+impl Meeting {
+    fn at(ticket: &Ticket) -> Result<Self, RunError> {
+        let ticket = ticket.as_str().parse().map_err(|error: link::TicketError| {
+            RunError::usage("the ticket cannot be used", "copy it again in full, as `receive` printed it")
+                .because(error)
+        })?;
+        Ok(Self::Dial(ticket))
+    }
+
+    /// Bound at once, so that the process need not be able to bind anything later.
+    fn here(address: SocketAddr, options: &LinkOptions) -> Result<Self, RunError> {
+        let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
+        let is_any = address.is_ipv6() && address.ip().is_unspecified();
+        let addresses = if is_any { vec![v4, address] } else { vec![address] };
+        let sockets = link::Sockets::bind(&addresses, options.transport.into());
+        let refuse = |error: link::LinkError| RunError::refused(error.code(), "cannot listen").because(error);
+        sockets.map(Self::Listen).map_err(refuse)
+    }
+
+    /// Ports to which TCP is spoken.
+    fn tcp_ports(&self, options: &LinkOptions) -> Vec<u16> {
+        match self {
+            _ if options.transport == Transport::Quic => Vec::new(),
+            Self::Dial(ticket) => ticket.addresses.iter().map(SocketAddr::port).collect(),
+            Self::Listen(_) => Vec::new(),
+        }
+    }
+}
+
+/// Opens a volume that is only read.
+pub(crate) fn open(path: &Path) -> Result<Arc<dyn Volume>, RunError> {
+    sync::open_source(path)
+        .map_err(|error| RunError::refused("TS-E250", format!("cannot open {}", show(path))).because(error))
+}
+
+/// What a volume is.
+pub(crate) fn facts(volume: &dyn Volume, path: &Path) -> Result<Facts, RunError> {
+    volume
+        .facts()
+        .map_err(|error| RunError::refused("TS-E250", format!("cannot look at {}", show(path))).because(error))
+}
+
+/// Shows that an agent's confinement holds; the lines say what was tried. The process is good for nothing else
+/// afterwards.
+pub(crate) fn self_test() -> Result<Vec<String>, RunError> {
+    let folders = tempfile::tempdir()
+        .and_then(|folder| {
+            std::fs::create_dir(folder.path().join("volume"))?;
+            std::fs::create_dir(folder.path().join("state"))?;
+            Ok(folder)
+        })
+        .map_err(|error| RunError::refused("TS-U002", "cannot make a folder for the test").because(error))?;
+    let confinement = Confinement {
+        volume: Root::Path(&folders.path().join("volume")),
+        grant: Grant::Write,
+        state: &folders.path().join("state"),
+        readable: &[],
+        network: Network::Open,
+    };
+    let applied = apply(&confinement)?;
+    let attempts = confine::self_test();
+    let done = attempts.iter().filter(|attempt| !attempt.denied).count();
+    let mut lines: Vec<String> = attempts
+        .iter()
+        .map(|attempt| {
+            format!("{:8} {} ({})", if attempt.denied { "denied" } else { "DONE" }, attempt.what, attempt.by)
+        })
+        .collect();
+    lines.extend(applied.notes);
+    lines.push(format!(
+        "{} attempts, {} denied; Landlock ABI {}",
+        attempts.len(),
+        attempts.len() - done,
+        applied.landlock_abi
+    ));
+    if done > 0 {
+        return Err(RunError::failed("TS-E284", lines.join("\n")));
+    }
+    Ok(lines)
+}
+
+fn confine(
+    volume: &Path,
+    grant: Grant,
+    state: &Path,
+    meeting: &Meeting,
+    options: &LinkOptions,
+) -> Result<Applied, RunError> {
+    // What the control group allows cannot be read later.
+    parallel::processors();
+    let facts: Vec<PathBuf> = block::folders_of_facts(volume);
+    let readable: Vec<&Path> = facts.iter().map(PathBuf::as_path).collect();
+    let ports = meeting.tcp_ports(options);
+    apply(&Confinement {
+        volume: Root::Path(volume),
+        grant,
+        state,
+        readable: &readable,
+        network: Network::TcpPorts(&ports),
+    })
+}
+
+fn apply(confinement: &Confinement<'_>) -> Result<Applied, RunError> {
+    confinement
+        .apply()
+        .map_err(|error| RunError::refused(error.code(), "this process cannot be confined").because(error))
+}
+
+fn make_state(path: &Path) -> Result<(), RunError> {
+    state::disk::make_folder(path)
+        .map_err(|error| RunError::refused("TS-E251", format!("cannot make {}", show(path))).because(error))
+}
+
+fn no_destination(path: &Path, error: tranship_agent::pass::PassError) -> RunError {
+    RunError::refused("TS-E250", format!("cannot make {}", show(path))).because(error)
+}
+
+fn show(path: &Path) -> String {
+    tranship_agent::report::printable(&path.to_string_lossy())
+}
