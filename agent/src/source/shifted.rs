@@ -78,7 +78,7 @@ impl Source {
     ) -> Result<Option<Shifted>, PassError> {
         let (&Held::Leaves(start, old_bytes), Some(map)) = (basis, &state.known_map) else { return Ok(None) };
         let by_size = size as i64 - old_bytes as i64;
-        let has_room = size <= state.room_bytes / 2;
+        let has_room = size + size / 16 <= state.room_bytes;
         let leaves = old_bytes / LEAF_BYTES as u64;
         if by_size == 0 || !has_room {
             return Ok(None);
