@@ -33,6 +33,54 @@ pub(crate) fn rewrite_blocks(path: &Path, seed: u64) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Writes 4 KiB somewhere in each MiB.
+pub(crate) fn write_in_each_mebibyte(path: &Path, seed: u64) -> io::Result<()> {
+    let mut random = Random::new(seed);
+    let file = File::options().write(true).open(path)?;
+    for mebibyte in 0..file.metadata()?.len() >> 20 {
+        let at = (mebibyte << 20) + random.below((1 << 20) / BLOCK_BYTES) * BLOCK_BYTES;
+        file.write_all_at(&random.bytes(BLOCK_BYTES as usize), at)?;
+    }
+    file.sync_all()
+}
+
+/// Files of 20 bytes with so many names each, so many in each folder; returns their bytes.
+pub(crate) fn make_tiny_files(root: &Path, files: u64, in_folder: u64, names: u64) -> io::Result<u64> {
+    for number in 0..files {
+        let folder = root.join(format!("folder-{:05}", number / in_folder));
+        if number % in_folder == 0 {
+            fs::create_dir_all(&folder)?;
+        }
+        let path = folder.join(format!("file-{number:07}"));
+        fs::write(&path, format!("{number:020}"))?;
+        for name in 1..names {
+            fs::hard_link(&path, folder.join(format!("file-{number:07}-{name}")))?;
+        }
+    }
+    Ok(files * 20)
+}
+
+/// Inserts 64 bytes near the front, in place.
+pub(crate) fn insert_near_the_front(path: &Path, seed: u64) -> io::Result<()> {
+    const AT: u64 = 300_000;
+    let file = File::options().read(true).write(true).open(path)?;
+    let (mut at, mut buffer) = (AT, vec![0; 4 << 20]);
+    // What still has to be written at `at`.
+    let mut carried = Random::new(seed).bytes(64);
+    loop {
+        let read = file.read_at(&mut buffer, at)?;
+        carried.extend_from_slice(&buffer[..read]);
+        let rest = carried.split_off(if read == 0 { carried.len() } else { read });
+        file.write_all_at(&carried, at)?;
+        if read == 0 {
+            break;
+        }
+        at += carried.len() as u64;
+        carried = rest;
+    }
+    file.sync_all()
+}
+
 /// Files of 1 to 16 KiB, a hundred in each folder; returns their bytes.
 pub(crate) fn make_small_files(root: &Path, files: u64, seed: u64) -> io::Result<u64> {
     let mut random = Random::new(seed);

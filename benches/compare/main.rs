@@ -24,7 +24,7 @@ use workloads::{Row, WORKLOADS};
 #[derive(Parser)]
 #[command(name = "compare", about = "Us and our peers, side by side", after_help = workloads::help())]
 struct Arguments {
-    /// Which workloads; all if none is named.
+    /// Which workloads; all those of time, W…, if none is named.
     workloads: Vec<String>,
     /// Runs of each contestant, in turn.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
@@ -88,7 +88,11 @@ fn compare(arguments: &Arguments) -> ExitCode {
     };
     let mut has_failed = false;
     for workload in WORKLOADS {
-        if !arguments.workloads.is_empty() && !arguments.workloads.iter().any(|id| id == workload.id) {
+        let is_wanted = match &arguments.workloads[..] {
+            [] => workload.id.starts_with('W'),
+            named => named.iter().any(|id| id == workload.id),
+        };
+        if !is_wanted {
             continue;
         }
         println!("\n{}: {}", workload.id, workload.what);

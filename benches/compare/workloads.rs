@@ -30,6 +30,20 @@ enum Data {
     Image,
     /// A folder with many small files.
     SmallFiles,
+    /// A million files, a hundred in each folder.
+    MillionFiles,
+    /// A million files in one folder.
+    MillionInOneFolder,
+    /// A million files with two names each.
+    MillionHardLinks,
+    /// An image of 64 GiB with nothing in it.
+    HugeImage,
+}
+
+impl Data {
+    fn is_image(self) -> bool {
+        matches!(self, Self::Image | Self::HugeImage)
+    }
 }
 
 /// What is measured.
@@ -39,6 +53,10 @@ enum Step {
     First,
     /// A copy after one block in a hundred was rewritten.
     AfterRewrites,
+    /// A copy after a few bytes were inserted near the front.
+    AfterInsertion,
+    /// A copy after 4 KiB were written in each MiB.
+    AfterScatteredWrites,
     /// A copy after nothing happened.
     AfterNothing,
 }
@@ -75,6 +93,13 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         contestants: &[Tranship, Rsync(&["-aI", "--inplace"]), RsyncTls(&["-aI", "--inplace"]), Diskrsync],
     },
     Workload {
+        id: "W4",
+        what: "copy again after 64 bytes were inserted near the front of a large file",
+        data: Data::FolderWithImage,
+        step: Step::AfterInsertion,
+        contestants: &[Tranship, RsyncTls(&["-a"]), Rsync(&["-a"])],
+    },
+    Workload {
         id: "W5",
         what: "first copy of many small files",
         data: Data::SmallFiles,
@@ -87,6 +112,34 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         data: Data::SmallFiles,
         step: Step::AfterNothing,
         contestants: &[Tranship, RsyncTls(&["-a", "--delete"]), Rsync(&["-a", "--delete"])],
+    },
+    Workload {
+        id: "M1",
+        what: "memory: first copy of a million files",
+        data: Data::MillionFiles,
+        step: Step::First,
+        contestants: &[Tranship],
+    },
+    Workload {
+        id: "M2",
+        what: "memory: first copy of a million files in one folder",
+        data: Data::MillionInOneFolder,
+        step: Step::First,
+        contestants: &[Tranship],
+    },
+    Workload {
+        id: "M3",
+        what: "memory: first copy of a million files with two names each",
+        data: Data::MillionHardLinks,
+        step: Step::First,
+        contestants: &[Tranship],
+    },
+    Workload {
+        id: "M4",
+        what: "memory: an image of 64 GiB after 4 KiB were written in each MiB",
+        data: Data::HugeImage,
+        step: Step::AfterScatteredWrites,
+        contestants: &[Tranship],
     },
 ];
 
@@ -134,18 +187,21 @@ pub(crate) fn run(
         contestants.map(|contestant| Lane::new(*contestant, place)).collect::<io::Result<_>>()?;
     for lane in lanes.iter_mut().filter(|_| workload.step != Step::First) {
         lane.attempt(|lane| {
-            lane.renew(bytes)?;
+            lane.renew(room(workload.data, bytes))?;
             lane.copy(workload.data, place, &path).map(drop)
         });
     }
     for run in 0..runs {
-        if workload.step == Step::AfterRewrites {
-            data::rewrite_blocks(&path, u64::from(run) + 2)?;
+        match workload.step {
+            Step::AfterRewrites => data::rewrite_blocks(&path, u64::from(run) + 2)?,
+            Step::AfterInsertion => data::insert_near_the_front(&path.join("image"), u64::from(run) + 2)?,
+            Step::AfterScatteredWrites => data::write_in_each_mebibyte(&path, u64::from(run) + 2)?,
+            Step::First | Step::AfterNothing => {}
         }
         for lane in &mut lanes {
             lane.attempt(|lane| {
                 if workload.step == Step::First {
-                    lane.renew(bytes)?;
+                    lane.renew(room(workload.data, bytes))?;
                 }
                 let cost = lane.copy(workload.data, place, &path)?;
                 lane.costs.push(cost);
@@ -164,12 +220,27 @@ fn make_data(data: Data, root: &Path, scale: Scale) -> io::Result<u64> {
             data::make_random_file(&root.join("image"), bytes, 1).map(|()| bytes)
         }
         Data::SmallFiles => data::make_small_files(root, 100_000 / divisor, 1),
+        Data::MillionFiles => data::make_tiny_files(root, 1_000_000 / divisor, 100, 1),
+        Data::MillionInOneFolder => data::make_tiny_files(root, 1_000_000 / divisor, u64::MAX, 1),
+        Data::MillionHardLinks => data::make_tiny_files(root, 1_000_000 / divisor, 100, 2),
+        Data::HugeImage => {
+            let bytes = (64 << 30) / divisor;
+            fs::File::create(root.join("image"))?.set_len(bytes).map(|()| bytes)
+        }
+    }
+}
+
+/// Bytes of a file system that holds a copy: ext4 has an inode for each 16 KiB.
+fn room(data: Data, bytes: u64) -> u64 {
+    match data {
+        Data::MillionFiles | Data::MillionInOneFolder | Data::MillionHardLinks => 24 << 30,
+        _ => bytes * 2 + (1 << 30),
     }
 }
 
 /// What is copied, at a source or at a destination.
 fn subject(data: Data, root: &Path) -> PathBuf {
-    if data == Data::Image { root.join("image") } else { root.join("") }
+    if data.is_image() { root.join("image") } else { root.join("") }
 }
 
 impl Lane {
@@ -189,12 +260,12 @@ impl Lane {
         }
     }
 
-    /// A new destination, and nothing known about the old one.
+    /// A new destination of this size, and nothing known about the old one.
     fn renew(&mut self, bytes: u64) -> io::Result<()> {
         self.system = None;
         fs::remove_dir_all(&self.state)?;
         fs::create_dir(&self.state)?;
-        let system = FileSystem::mounted(Kind::Ext4, bytes * 2 + (1 << 30)).map_err(io::Error::other)?;
+        let system = FileSystem::mounted(Kind::Ext4, bytes).map_err(io::Error::other)?;
         fs::create_dir(system.path().join("target"))?;
         self.system = Some(system);
         Ok(())
@@ -208,9 +279,10 @@ impl Lane {
         // rsync takes two times within the same second for equal, and the root was made just before it came.
         let contract = Contract { root: false, ..Contract::plain() };
         let difference = match data {
-            Data::Image if data::is_same_file(source, &target)? => None,
-            Data::Image => Some("the bytes are others".to_owned()),
-            Data::FolderWithImage | Data::SmallFiles => walker::compare(source, &target, &contract)?.into_iter().next(),
+            image if image.is_image() => {
+                (!data::is_same_file(source, &target)?).then(|| "the bytes are others".to_owned())
+            }
+            _ => walker::compare(source, &target, &contract)?.into_iter().next(),
         };
         difference.map_or(Ok(cost), |difference| Err(io::Error::other(format!("WRONG: {difference}"))))
     }
