@@ -20,6 +20,7 @@ fn piece() -> Message {
         zeros: 0,
         leaves: vec![Digest([1; 32]); LEAVES_PER_PIECE],
         digest: Digest([2; 32]),
+        delta: None,
         codec: Codec::Plain,
         body: Bytes::from(vec![3; PIECE_BYTES]),
     })

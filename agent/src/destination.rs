@@ -4,6 +4,7 @@
 //! happens, the store tells which places of the volume are as its manifest says and which are in doubt.
 
 mod apply;
+mod moving;
 mod survey;
 
 use std::collections::{BTreeSet, HashMap};
@@ -30,6 +31,7 @@ use crate::volume::{Access, Facts, Volume};
 
 pub use apply::Applied;
 use apply::{BasisContents, Target};
+use moving::Moving;
 use survey::Survey;
 
 /// Entries in one message of a listing.
@@ -52,6 +54,7 @@ pub struct Destination {
     undone: Mutex<BTreeSet<Place>>,
     targets: Mutex<HashMap<ContentId, Arc<Target>>>,
     basis_contents: BasisContents,
+    moving: Mutex<Moving>,
     has_touched: AtomicBool,
 }
 
@@ -103,6 +106,7 @@ impl Destination {
             undone: Mutex::default(),
             targets: Mutex::default(),
             basis_contents: BasisContents::new(),
+            moving: Mutex::default(),
             has_touched: AtomicBool::new(false),
         })
     }
@@ -144,6 +148,7 @@ impl Destination {
                 let Applied { bytes, entries, gaps } = self.apply(job)?;
                 Event::Applied { job: id, bytes, entries, gaps }
             }
+            Action::Sign(ask) => Event::Signed(self.sign(&ask)?),
             Action::Checkpoint => {
                 self.checkpoint()?;
                 Event::Checkpointed
@@ -223,6 +228,7 @@ impl Destination {
             head.store(&*self.store)?;
         }
         let changes = Arc::new(Mutex::new(Some(Changes::new(self.store.clone()))));
+        self.put_back(&history.slots)?;
         let pass = Pass { begin, excludes, basis: head.token.map(manifest_name), known_map, map, changes };
         let survey = self.survey(&pass, &head, history)?;
         let mut inner = lock(&self.inner);
@@ -234,7 +240,11 @@ impl Destination {
     /// Records durably that this is about to be touched.
     pub fn intend(&self, touches: Vec<Touch>) -> Result<(), PassError> {
         self.has_touched.store(true, Ordering::Relaxed);
-        let records: Vec<Record> = touches.into_iter().map(Record::Touch).collect();
+        let record = |touch| match touch {
+            Touch::Slot(from, number) => Ok(Record::Slot { slot: self.reserve_slot(&from, number)?, from }),
+            touch => Ok(Record::Touch(touch)),
+        };
+        let records: Vec<Record> = touches.into_iter().map(record).collect::<Result<_, PassError>>()?;
         let mut journal = lock(&self.journal);
         Ok(journal.as_mut().expect("inspected before anything else").append(&records)?)
     }
@@ -298,7 +308,7 @@ impl Destination {
 
     fn write_manifest(&self, pass: &Pass, token: Token) -> Result<(), PassError> {
         let store = &*self.store;
-        let base = read_entries(store, pass.basis.as_deref())?;
+        let base = read_entries(store, self.basis(pass)?.as_deref())?;
         let changes = lock(&pass.changes).take().expect("a pass is committed once").sorted()?;
         let map = Map::new(store.create("map.new")?)?;
         let mut list = write_list::<Entry>(store, "manifest.new")?;

@@ -9,6 +9,7 @@ pub mod monitor;
 pub mod parallel;
 pub mod pass;
 pub mod prove;
+pub mod remap;
 pub mod report;
 pub mod source;
 pub mod state;

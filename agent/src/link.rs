@@ -23,6 +23,7 @@ mod tcp;
 mod ticket;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,6 +74,9 @@ pub struct LinkOptions {
     pub bandwidth: Option<Bandwidth>,
     /// Bytes of the largest UDP payload to try, if less than the network interface could carry.
     pub datagram_bytes_max: Option<u16>,
+    /// Whether this side sends contents. One that only answers has no use for large datagrams, and finding out how large
+    /// they may be costs it tens of kilobytes.
+    pub sends_contents: bool,
 }
 
 impl Default for LinkOptions {
@@ -83,6 +87,7 @@ impl Default for LinkOptions {
             congestion: Congestion::default(),
             bandwidth: None,
             datagram_bytes_max: None,
+            sends_contents: true,
         }
     }
 }
@@ -168,6 +173,11 @@ impl Streams {
             Group::Quic(group) => group.stats(),
             Group::Tcp(group) => group.stats(),
         }
+    }
+
+    /// What this side may send in bits per second, if that is limited.
+    pub fn bandwidth(&self) -> Option<NonZeroU64> {
+        self.0.options.bandwidth.as_ref()?.limit()
     }
 
     /// The peer's key.

@@ -1,5 +1,6 @@
 //! What both sides of a pass share: how it can fail, what it counts, and the scan.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -123,6 +124,8 @@ pub struct Counters {
     pub entries_scanned: AtomicU64,
     /// Entries that differ from the last pass.
     pub entries_changed: AtomicU64,
+    /// Objects that were renamed at the destination, each with all that is beneath it.
+    pub entries_moved: AtomicU64,
     /// Entries done so far.
     pub entries_done: AtomicU64,
     /// Bytes of content that the scan found.
@@ -159,10 +162,26 @@ impl Counters {
     }
 }
 
+/// Whether `place` or a place above it is one of `places`.
+pub fn is_within_any(places: &BTreeSet<Place>, place: &Place) -> bool {
+    if places.is_empty() {
+        return false;
+    }
+    let mut at = Some(place.clone());
+    while let Some(here) = at {
+        if places.contains(&here) {
+            return true;
+        }
+        at = here.split().map(|(parent, _)| parent);
+    }
+    false
+}
+
 /// A finished walk of a volume, with the first name of every inode that has several.
 pub struct Scan {
     name: String,
-    leaders: Option<Sorter<Leader>>,
+    /// The list of leaders, if any inode has several names.
+    leaders: Option<String>,
     /// How many entries there are.
     pub entries: u64,
     /// Bytes of content in them, hard links counted once.
@@ -203,19 +222,20 @@ impl Scan {
         let left_out = left_out?;
         let entries = list.len();
         finish_list(list)?;
-        let leaders = if names.is_empty() { None } else { Some(leaders(names, store, counters)?) };
+        let leaders =
+            if names.is_empty() { None } else { Some(leaders(names, store, &format!("leaders-{name}"), counters)?) };
         let bytes = Counters::get(&counters.bytes_scanned);
         Ok(Self { name: name.to_owned(), leaders, entries, bytes, left_out })
     }
 
-    /// The entries in order.
+    /// The entries in order, as often as they are asked for.
     pub fn entries(
-        self,
+        &self,
         store: &dyn Store,
     ) -> Result<Box<dyn Iterator<Item = Result<Scanned, StateError>> + Send>, StateError> {
         let list = read_list::<Scanned>(store, &self.name)?.expect("it was written by us");
-        let Some(leaders) = self.leaders else { return Ok(list) };
-        let mut leaders = leaders.sorted()?.peekable();
+        let Some(leaders) = &self.leaders else { return Ok(list) };
+        let mut leaders = read_list::<Leader>(store, leaders)?.expect("it was written by us").peekable();
         Ok(Box::new(list.map(move |scanned| {
             let mut scanned = scanned?;
             if let Some(leader) = leaders.next_if(|leader| leader.as_ref().map_or(true, |l| l.place == scanned.place)) {
@@ -226,8 +246,13 @@ impl Scan {
     }
 }
 
-/// Every name but the first of each inode, in the order of places.
-fn leaders(names: Sorter<NameOf>, store: &Arc<dyn Store>, counters: &Counters) -> Result<Sorter<Leader>, StateError> {
+/// Lists every name but the first of each inode, in the order of places.
+fn leaders(
+    names: Sorter<NameOf>,
+    store: &Arc<dyn Store>,
+    list: &str,
+    counters: &Counters,
+) -> Result<String, StateError> {
     let mut leaders = Sorter::<Leader>::new(store.clone(), "leaders", |a, b| a.place.cmp(&b.place));
     let mut first: Option<NameOf> = None;
     for name in names.sorted()? {
@@ -242,7 +267,12 @@ fn leaders(names: Sorter<NameOf>, store: &Arc<dyn Store>, counters: &Counters) -
             }
         }
     }
-    Ok(leaders)
+    let mut writing = write_list::<Leader>(&**store, list)?;
+    for leader in leaders.sorted()? {
+        writing.push(leader?)?;
+    }
+    finish_list(writing)?;
+    Ok(list.to_owned())
 }
 
 struct NameOf {

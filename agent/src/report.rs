@@ -91,6 +91,8 @@ pub struct Counts {
     pub entries_scanned: u64,
     /// Entries that differed from the basis.
     pub entries_changed: u64,
+    /// Entries that were renamed at the destination, each with all that is beneath it.
+    pub entries_moved: u64,
     /// Entries that changed while they were read: taken again by the next pass.
     pub racy_entries: u64,
     /// Logical bytes of content that the scan covers, holes included.

@@ -3,8 +3,11 @@
 //! Every method blocks and may be called from any thread; [`Source::read`] from several at a time. The volume is never
 //! changed.
 
+mod asking;
 mod closing;
+mod plan;
 mod read;
+mod shifted;
 mod structure;
 
 use std::collections::BTreeSet;
@@ -14,25 +17,25 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tranship_engine::digest;
 use tranship_engine::entry::{Change, Entry};
 use tranship_engine::exclude::Excludes;
+use tranship_engine::moves::Moves;
 use tranship_engine::overlay::{Dated, overlay};
 use tranship_engine::pack::Compressor;
-use tranship_engine::plan::{Candidate, candidates};
-use tranship_engine::session::source::{Action, Event, Planned};
+use tranship_engine::plan::Candidate;
+use tranship_engine::session::source::{Action, Event};
 use tranship_engine::stat::Stat;
 use tranship_proto::Place;
 use tranship_proto::entry::{Kind, Time};
 use tranship_proto::id::{Digest, Token};
-use tranship_proto::message::{
-    Basis, BasisChoice, Challenge, Contract, Fidelity, Gap, GapKind, Listed, Proof, SurveyItem,
-};
+use tranship_proto::message::{Basis, Challenge, Contract, Gap, GapKind, Listed, Proof, SurveyItem};
 
-use crate::pass::{Changes, Clock, Counters, PassError, Scan};
+use crate::pass::{Changes, Clock, Counters, PassError, Scan, is_within_any};
 use crate::prove::{Comparing, DIFFERENCES_MAX, Proving};
 use crate::state::head::{Head, Pace, manifest_name, map_name};
 use crate::state::map::Map;
-use crate::state::{StateFile, Store, Writing, finish_list, is_whole_list, read_entries, read_list, write_list};
+use crate::state::{StateFile, Store, Writing, finish_list, is_whole_list, read_entries, write_list};
 use crate::volume::{Access, Facts, LeftOut, Look, Volume, VolumeError, trusted_before};
 
+use asking::Asking;
 use closing::Closing;
 use read::Reading;
 use structure::Structure;
@@ -51,9 +54,6 @@ pub struct Settings {
     /// Threads for reading and hashing.
     pub threads: usize,
 }
-
-/// Beyond this many candidates it is cheaper to doubt everything after a crash than to record each intent.
-const LISTED_INTENTS_MAX: u64 = 10_000;
 
 /// Marks the place of piece digests of the destination's survey, as opposed to leaves in our own map.
 const SURVEYED: u64 = 1 << 63;
@@ -76,10 +76,13 @@ pub struct Source {
     pub compressor: Arc<Compressor>,
     inner: Mutex<Inner>,
     reading: Mutex<Option<Reading>>,
+    asking: Mutex<Asking>,
     results: Mutex<Option<Changes>>,
     gaps: Mutex<Vec<Gap>>,
     /// Places that the destination could not take over as they are.
     doubts: Mutex<BTreeSet<Place>>,
+    /// Places at which something did not arrive that was to be moved, so that what is beneath is not there either.
+    missing: Mutex<BTreeSet<Place>>,
 }
 
 #[derive(Default)]
@@ -91,6 +94,9 @@ struct Inner {
     structure: Option<Structure>,
     closing: Option<Closing>,
     has_candidates: bool,
+    /// The list that our next manifest is made from, if it is not the last manifest.
+    base: Option<String>,
+    moves: Moves,
     last_began_ms: Option<u64>,
     comparing: Option<Comparing>,
 }
@@ -104,6 +110,8 @@ struct State {
     known_map: Option<Map>,
     /// Leaves of what this pass reads.
     map: Map,
+    /// Bytes that were free at the destination.
+    room_bytes: u64,
 }
 
 /// What the destination says it holds.
@@ -141,9 +149,11 @@ impl Source {
             compressor,
             inner: Mutex::default(),
             reading: Mutex::default(),
+            asking: Mutex::default(),
             results: Mutex::default(),
             gaps: Mutex::default(),
             doubts: Mutex::default(),
+            missing: Mutex::default(),
         })
     }
 
@@ -182,6 +192,7 @@ impl Source {
                 let (produced, is_exhausted) = self.read()?;
                 Event::Read { produced, is_exhausted }
             }
+            Action::Refine(signature) => Event::Refined(self.refine(&signature)?),
             Action::NextClosing => Event::Ops(self.next_closing()?),
             Action::Doubt(gaps) => {
                 self.doubt(gaps);
@@ -223,9 +234,13 @@ impl Source {
         let map = Map::new(store.create("map.tmp")?)?;
         *lock(&self.results) = Some(Changes::new(store.clone()));
         let token = head.token;
+        // A short pass is over before its link was measured.
+        if head.pace.link_bytes_per_second > 0 {
+            self.compressor.set_goodput(self.compressor.goodput().min(head.pace.link_bytes_per_second));
+        }
         let last_began_ms = Some(head.pace.began_ms).filter(|_| head.stage > 0 && token.is_some());
         lock(&self.inner).last_began_ms = last_began_ms;
-        lock(&self.inner).state = Some(State { store, head, known_map, map });
+        lock(&self.inner).state = Some(State { store, head, known_map, map, room_bytes: basis.free_bytes });
         Ok(token)
     }
 
@@ -256,83 +271,6 @@ impl Source {
             }),
         };
         items.into_iter().try_for_each(|item| survey.absorb(item))
-    }
-
-    /// Finds the candidates.
-    pub fn plan(&self, choice: BasisChoice) -> Result<Planned, PassError> {
-        let state = self.state();
-        let (scan, survey) = {
-            let mut inner = lock(&self.inner);
-            (inner.scan.take().expect("scanned before planned"), inner.survey.take())
-        };
-        let store = &*state.store;
-        let mut planned = Planned { entries: scan.entries, ..Planned::default() };
-        let manifest = state.head.token.map(manifest_name);
-        let known = || read_entries(store, manifest.as_deref());
-        let surveyed = match survey {
-            Some(survey) => {
-                survey.finish()?;
-                read_list::<Dated>(store, "survey.tmp")?.expect("it has just been written")
-            }
-            None => Box::new(std::iter::empty()),
-        };
-        // After a clean pass the destination holds what we know; else what it says, on top of that or on top of nothing.
-        let is_clean = matches!(choice, BasisChoice::Common(_));
-        let mut surveyed = surveyed.peekable();
-        let held = match (is_clean, surveyed.peek().is_some()) {
-            (true, false) => None,
-            (true, true) => Some(Box::new(overlay(known()?, surveyed)) as crate::state::Entries),
-            (false, _) => Some(Box::new(overlay(std::iter::empty(), surveyed)) as crate::state::Entries),
-        };
-        let is_empty = choice == BasisChoice::Nothing;
-        let mut list = write_list::<Candidate>(store, "candidates.tmp")?;
-        for candidate in candidates(scan.entries(store)?, known()?, held) {
-            let candidate = candidate?;
-            if self.is_outside(&candidate) {
-                continue;
-            }
-            if let Some(found) = &candidate.found {
-                planned.candidates += 1;
-                if found.stat.kind.has_content() && found.leader.is_none() {
-                    planned.bytes += found.stat.size;
-                }
-            } else {
-                planned.candidates += 1;
-            }
-            list.push(candidate)?;
-        }
-        finish_list(list)?;
-        planned.touches_everything = self.facts.kind == tranship_proto::message::VolumeKind::Tree
-            && (is_empty || planned.candidates > LISTED_INTENTS_MAX);
-        Counters::add(&self.counters.entries_changed, planned.candidates);
-        Counters::add(&self.counters.bytes_planned, planned.bytes);
-        let mut inner = lock(&self.inner);
-        inner.has_candidates = planned.candidates > 0;
-        inner.structure = Some(Structure::new(state.store.clone())?);
-        *lock(&self.reading) = Some(Reading::new(store)?);
-        Ok(planned)
-    }
-
-    /// Whether the mode does not carry this object, and nothing stands in its place at the destination: a gap that
-    /// gives nothing to do.
-    fn is_outside(&self, candidate: &Candidate) -> bool {
-        let Some(found) = candidate.found.as_ref().filter(|_| candidate.held.is_none()) else { return false };
-        let Some(gap) = self.gap_of(&candidate.place, found.stat.kind) else { return false };
-        lock(&self.gaps).push(gap);
-        true
-    }
-
-    /// What an object of this kind is if the mode does not carry it.
-    fn gap_of(&self, place: &Place, kind: Kind) -> Option<Gap> {
-        let (what, detail) = match kind {
-            // A socket is a name that a running program listens on; it makes its own again.
-            Kind::Socket => (GapKind::Socket, "not made"),
-            Kind::CharDevice | Kind::BlockDevice if self.settings.contract.fidelity < Fidelity::Exact => {
-                (GapKind::Device, "needs mode exact")
-            }
-            _ => return None,
-        };
-        Some(Gap { place: place.clone(), what, detail: detail.to_owned() })
     }
 
     /// What was left out of the scan.
@@ -427,6 +365,11 @@ impl Source {
     pub fn doubt(&self, gaps: Vec<Gap>) {
         let mut doubts = lock(&self.doubts);
         doubts.extend(gaps.iter().map(|gap| gap.place.clone()));
+        // What fails at such a place later, for other reasons, costs a second look at what is beneath.
+        let inner = lock(&self.inner);
+        let missing = gaps.iter().filter(|gap| gap.what == GapKind::Limit && inner.moves.arrives_at(&gap.place));
+        lock(&self.missing).extend(missing.map(|gap| gap.place.clone()));
+        drop(inner);
         lock(&self.gaps).extend(gaps);
     }
 
@@ -454,20 +397,25 @@ impl Source {
     fn pace(&self, last: &Pace) -> Pace {
         let took = millis((self.clock)()).saturating_sub(millis(self.began)).max(1);
         let bytes_per_second = Counters::get(&self.counters.bytes_done) * 1_000 / took;
-        Pace { began_ms: millis(self.began), bytes_per_second: bytes_per_second.max(last.bytes_per_second) }
+        Pace {
+            began_ms: millis(self.began),
+            bytes_per_second: bytes_per_second.max(last.bytes_per_second),
+            link_bytes_per_second: Some(self.compressor.goodput()).filter(|&goodput| goodput < u64::MAX).unwrap_or(0),
+        }
     }
 
     fn write_manifest(&self, state: &State, token: Token) -> Result<(), PassError> {
         let store = &*state.store;
-        let known = read_entries(store, state.head.token.map(manifest_name).as_deref())?;
+        let base = lock(&self.inner).base.clone().or_else(|| state.head.token.map(manifest_name));
+        let known = read_entries(store, base.as_deref())?;
         let results = lock(&self.results).take().expect("a pass is committed once").sorted()?;
-        let doubts = lock(&self.doubts);
+        let (doubts, missing) = (lock(&self.doubts), lock(&self.missing));
         let map_file = store.create("map.new")?;
         let map = Map::new(map_file)?;
         let mut list = write_list::<Entry>(store, "manifest.new")?;
         for entry in overlay(known, results) {
             let mut entry = entry?;
-            if doubts.contains(&entry.place) {
+            if doubts.contains(&entry.place) || is_within_any(&missing, &entry.place) {
                 (entry.stat, entry.meta) = (None, None);
             }
             entry.map = match entry.map {

@@ -113,6 +113,7 @@ fn report(pass: &Pass, facts: &Facts, source: &Source, sent: &Sent, duration: Du
     report.counts = report::Counts {
         entries_scanned: get(&counters.entries_scanned),
         entries_changed: get(&counters.entries_changed),
+        entries_moved: get(&counters.entries_moved),
         racy_entries: get(&counters.racy_entries),
         bytes_scanned: get(&counters.bytes_scanned),
         bytes_read_source: get(&counters.bytes_read),

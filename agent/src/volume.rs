@@ -7,6 +7,7 @@
 
 pub mod aligned;
 mod beneath;
+mod beside;
 pub mod block;
 mod bytes;
 mod durable;
@@ -162,6 +163,8 @@ pub enum Access {
     Write,
     /// To write a file that starts empty, whatever is there now.
     Create,
+    /// To write a file that starts empty and is nowhere until it [lands](Content::land).
+    Beside,
 }
 
 /// A tree or a block volume.
@@ -269,6 +272,10 @@ pub trait Content: Send + Sync {
 
     /// Makes these bytes zeros, freeing them where that is possible; a file becomes as long as that takes.
     fn zero_at(&self, offset: u64, bytes: u64) -> Result<(), VolumeError>;
+
+    /// Gives a file that was opened with [`Access::Beside`] its place, in place of any other file; what is open of that
+    /// one stays. For other contents nothing happens.
+    fn land(&self) -> Result<(), VolumeError>;
 
     /// Cuts off or extends with zeros. For a device, only checks that it is large enough and zeroes what is beyond.
     fn set_size(&self, bytes: u64) -> Result<(), VolumeError>;

@@ -45,6 +45,17 @@ pub const LEAF_BYTES: usize = 16 << 10;
 /// Leaves in a piece; a set of them is one `u64`.
 pub const LEAVES_PER_PIECE: usize = PIECE_BYTES / LEAF_BYTES;
 
+/// Bytes that one piece may be a delta against: the same piece moved by anything, and as much again around it.
+pub const DELTA_BASE_BYTES_MAX: usize = 2 * PIECE_BYTES;
+
+/// Bytes in a block of a signature: with fewer the answer outweighs what it saves.
+pub const BLOCK_BYTES_MIN: u32 = 128;
+/// Bytes in a block of a signature, at most.
+pub const BLOCK_BYTES_MAX: u32 = 4_096;
+
+/// Questions for signatures that wait for an answer.
+pub const ASKS_MAX: usize = 24;
+
 /// Bytes in a file that travels in a pack instead of in pieces.
 pub const PACKED_FILE_BYTES_MAX: usize = 64 << 10;
 
@@ -53,6 +64,9 @@ pub const PACK_FILES_MAX: usize = 1_024;
 
 /// Entries or operations in one message.
 pub const BATCH_MAX: usize = 4_096;
+
+/// Objects that one pass moves: what is beyond is copied. Both sides hold them in memory.
+pub const MOVES_MAX: usize = 65_536;
 
 /// Features in a greeting.
 pub const FEATURES_MAX: usize = 64;

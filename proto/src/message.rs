@@ -8,8 +8,8 @@ use crate::feature::{self, Feature};
 use crate::frame::Frame;
 use crate::id::{ContentId, Digest, Epoch, Token};
 use crate::limit::{
-    BATCH_MAX, BODY_BYTES_MAX, FILE_BYTES_MAX, LEAVES_PER_PIECE, PACK_FILES_MAX, PACKED_FILE_BYTES_MAX, PATTERNS_MAX,
-    PIECE_BYTES,
+    BATCH_MAX, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, BODY_BYTES_MAX, DELTA_BASE_BYTES_MAX, FILE_BYTES_MAX,
+    LEAVES_PER_PIECE, PACK_FILES_MAX, PACKED_FILE_BYTES_MAX, PATTERNS_MAX, PIECE_BYTES,
 };
 use crate::refusal::Refusal;
 use crate::version::MAGIC;
@@ -45,6 +45,10 @@ pub enum Message {
     Pack(Pack),
     /// Source, on a data stream: what changed in one piece of one content.
     Piece(Piece),
+    /// Source: of which bytes a signature is wanted.
+    Ask(Ask),
+    /// Destination: the signature of these bytes.
+    Signature(Signature),
     /// Destination: this much is durable.
     Ack(Ack),
     /// Destination: what it could not carry.
@@ -311,8 +315,19 @@ pub struct Open {
     pub kind: Kind,
     /// Bytes that it has at the source.
     pub size: u64,
-    /// Whether what is there is the basis; otherwise it is replaced by a file of zeros.
-    pub keeps_basis: bool,
+    /// What its pieces are written onto.
+    pub onto: Onto,
+}
+
+/// What pieces are written onto.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Onto {
+    /// A new file of zeros, which replaces what is there at once.
+    Zeros,
+    /// What is there.
+    Basis,
+    /// A new file of zeros beside what is there, which it replaces in the end: pieces may be deltas against the old one.
+    Beside,
 }
 
 /// All pieces of a content were sent.
@@ -403,14 +418,64 @@ pub struct Piece {
     pub changed: u64,
     /// Those of them that are all zeros and are not in the body.
     pub zeros: u64,
-    /// Digests of the changed leaves that are in the body, in order.
+    /// Digests of the changed leaves that are in the body, in order; none for a delta.
     pub leaves: Vec<Digest>,
     /// Digest of the whole piece, as it is when this is applied.
     pub digest: Digest,
+    /// What the unpacked body is a delta against; nothing if it is the changed leaves themselves.
+    pub delta: Option<Delta>,
     /// How the leaves are packed.
     pub codec: Codec,
     /// The changed leaves that are not zeros, one after the other.
     pub body: Bytes,
+}
+
+/// A body that copies from what the destination held before the pass: a delta in librsync's format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delta {
+    /// The extents of the old content that it copies from, one after the other.
+    pub base: Vec<Extent>,
+    /// Bytes of the delta, unpacked.
+    pub bytes: u32,
+}
+
+impl Extent {
+    /// Bytes of all `extents`.
+    pub fn total_bytes(extents: &[Self]) -> usize {
+        extents.iter().map(|extent| extent.bytes as usize).sum()
+    }
+}
+
+/// A question for the signature of what the destination holds: where a change is smaller than a leaf, or bytes moved and
+/// nobody knows how far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// Names the question in the answer.
+    pub question: u32,
+    /// The content.
+    pub place: Place,
+    /// Which of its bytes, one extent after the other.
+    pub extents: Vec<Extent>,
+    /// Bytes in a block of the signature, from [`BLOCK_BYTES_MIN`] to [`BLOCK_BYTES_MAX`].
+    pub block_bytes: u32,
+}
+
+/// The answer to an [`Ask`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    /// The question.
+    pub question: u32,
+    /// A signature in librsync's format; empty if the bytes are not there.
+    pub body: Bytes,
+}
+
+/// Consecutive bytes of a content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The offset of the first.
+    pub at: u64,
+    /// How many there are.
+    pub bytes: u32,
 }
 
 /// This much is durable.
@@ -576,6 +641,8 @@ impl Message {
             Self::Finish(_) => "Finish",
             Self::Pack(_) => "Pack",
             Self::Piece(_) => "Piece",
+            Self::Ask(_) => "Ask",
+            Self::Signature(_) => "Signature",
             Self::Ack(_) => "Ack",
             Self::Gaps(_) => "Gaps",
             Self::Committed(_) => "Committed",
@@ -633,7 +700,7 @@ impl Message {
                 open.place.encode_after(&Place::root(), &mut w);
                 w.u8(open.kind.number());
                 w.u64(open.size);
-                w.bool(open.keeps_basis);
+                w.u8(open.onto.number());
                 9
             }
             Self::Close(close) => {
@@ -673,6 +740,18 @@ impl Message {
                 piece.encode(&mut w);
                 body = piece.body.clone();
                 14
+            }
+            Self::Ask(ask) => {
+                w.u64(u64::from(ask.question));
+                ask.place.encode_after(&Place::root(), &mut w);
+                encode_extents(&ask.extents, &mut w);
+                w.u64(u64::from(ask.block_bytes));
+                23
+            }
+            Self::Signature(signature) => {
+                w.u64(u64::from(signature.question));
+                body = signature.body.clone();
+                24
             }
             Self::Ack(ack) => {
                 w.u64(ack.bytes);
@@ -764,7 +843,7 @@ impl Message {
                 place: Place::decode_after(&Place::root(), &mut r)?,
                 kind: Kind::from_number(r.u8("kind")?)?,
                 size: r.at_most("size", FILE_BYTES_MAX)?,
-                keeps_basis: r.bool("basis")?,
+                onto: Onto::from_number(r.u8("onto")?)?,
             }),
             10 => Self::Close(Close {
                 content: ContentId(r.u32("content")?),
@@ -814,6 +893,8 @@ impl Message {
             })?),
             21 => Self::ListingEnd,
             22 => Self::Bye,
+            23 => Self::Ask(Ask::decode(&mut r)?),
+            24 => return Signature::decode(r, body).map(Self::Signature),
             value => return Err(WireError::Meaningless { what: "message kind", value: u64::from(value) }),
         };
         r.finish()?;
@@ -990,7 +1071,7 @@ impl Pack {
 }
 
 impl Piece {
-    /// Bytes of the leaves in the body, unpacked.
+    /// Bytes of the changed leaves that are not zeros.
     pub fn raw_bytes(&self) -> usize {
         let in_body = self.changed & !self.zeros;
         let full = in_body.count_ones() as usize * crate::limit::LEAF_BYTES;
@@ -998,6 +1079,11 @@ impl Piece {
         let last = (self.bytes as usize).div_ceil(crate::limit::LEAF_BYTES).saturating_sub(1);
         let missing = (last + 1) * crate::limit::LEAF_BYTES - self.bytes as usize;
         if in_body >> last & 1 == 1 { full - missing } else { full }
+    }
+
+    /// Bytes of the body, unpacked.
+    pub fn body_bytes(&self) -> usize {
+        self.delta.as_ref().map_or_else(|| self.raw_bytes(), |delta| delta.bytes as usize)
     }
 
     fn encode(&self, w: &mut Writer) {
@@ -1008,6 +1094,7 @@ impl Piece {
         w.array(&self.zeros.to_le_bytes());
         w.array(&self.digest.0);
         w.u8(self.codec.number());
+        w.option(self.delta.as_ref(), |w, delta| delta.encode(w));
         for leaf in &self.leaves {
             w.array(&leaf.0);
         }
@@ -1026,12 +1113,85 @@ impl Piece {
         if bytes == 0 || changed & beyond != 0 || zeros & !changed != 0 {
             return Err(WireError::Meaningless { what: "changed leaves", value: changed });
         }
-        let leaves =
-            (0..(changed & !zeros).count_ones()).map(|_| decode_digest(&mut r)).collect::<Result<Vec<_>, _>>()?;
+        let delta = r.option("delta", Delta::decode)?;
+        let digests = if delta.is_some() { 0 } else { (changed & !zeros).count_ones() };
+        let leaves = (0..digests).map(|_| decode_digest(&mut r)).collect::<Result<Vec<_>, _>>()?;
         r.finish()?;
-        let piece = Self { content, index, bytes, changed, zeros, leaves, digest, codec, body };
-        check_body(codec, &piece.body, piece.raw_bytes())?;
+        let piece = Self { content, index, bytes, changed, zeros, leaves, digest, delta, codec, body };
+        check_body(codec, &piece.body, piece.body_bytes())?;
         Ok(piece)
+    }
+}
+
+impl Delta {
+    fn encode(&self, w: &mut Writer) {
+        encode_extents(&self.base, w);
+        w.u64(u64::from(self.bytes));
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let base = decode_extents(r)?;
+        Ok(Self { base, bytes: r.at_most("delta size", BODY_BYTES_MAX as u64)? as u32 })
+    }
+}
+
+fn encode_extents(extents: &[Extent], w: &mut Writer) {
+    w.u64(extents.len() as u64);
+    for extent in extents {
+        w.u64(extent.at);
+        w.u64(u64::from(extent.bytes));
+    }
+}
+
+fn decode_extents(r: &mut Reader<'_>) -> Result<Vec<Extent>, WireError> {
+    let mut total = 0;
+    (0..r.count("extents", LEAVES_PER_PIECE)?)
+        .map(|_| {
+            let at = r.at_most("extent", FILE_BYTES_MAX)?;
+            let bytes = r.at_most("extents", DELTA_BASE_BYTES_MAX as u64 - total)?;
+            total += bytes;
+            Ok(Extent { at, bytes: bytes as u32 })
+        })
+        .collect()
+}
+
+impl Ask {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let question = r.u32("question")?;
+        let place = Place::decode_after(&Place::root(), r)?;
+        let extents = decode_extents(r)?;
+        let block_bytes = r.at_most("block size", u64::from(BLOCK_BYTES_MAX))? as u32;
+        if block_bytes < BLOCK_BYTES_MIN {
+            return Err(WireError::Meaningless { what: "block size", value: u64::from(block_bytes) });
+        }
+        Ok(Self { question, place, extents, block_bytes })
+    }
+}
+
+impl Signature {
+    fn decode(mut r: Reader<'_>, body: Bytes) -> Result<Self, WireError> {
+        let question = r.u32("question")?;
+        r.finish()?;
+        Ok(Self { question, body })
+    }
+}
+
+impl Onto {
+    fn number(self) -> u8 {
+        match self {
+            Self::Zeros => 0,
+            Self::Basis => 1,
+            Self::Beside => 2,
+        }
+    }
+
+    fn from_number(number: u8) -> Result<Self, WireError> {
+        match number {
+            0 => Ok(Self::Zeros),
+            1 => Ok(Self::Basis),
+            2 => Ok(Self::Beside),
+            value => Err(WireError::Meaningless { what: "onto", value: u64::from(value) }),
+        }
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
+use tranship_tests::processes::Outcome;
 use tranship_tests::random::Random;
 use tranship_tests::walker::Contract;
 
-use crate::host::{Pair, expect_idle, let_clocks_tick};
+use crate::host::{Pair, error_code, expect_idle, let_clocks_tick};
 
 const LEAF_BYTES: u64 = 16 << 10;
 
@@ -83,6 +85,92 @@ fn of_a_large_file_only_what_changed_is_sent() {
     let_clocks_tick(pair.source());
     let stage = pair.stage(&[]);
     assert!(stage.number("bytes_literal") <= LEAF_BYTES, "{stage:#?}");
+    pair.finish(&[]);
+    pair.expect_equal(&Contract::plain());
+}
+
+/// A file of 40 MB and what an editor makes of it, as a new file and in place.
+fn edited(pair: &Pair, is_new_file: bool, edit: impl Fn(&mut Vec<u8>)) -> Outcome {
+    let path = pair.source().join("large");
+    let mut bytes = Random::new(1).bytes((40 << 20) + 777);
+    fs::write(&path, &bytes).expect("written");
+    let_clocks_tick(pair.source());
+    pair.stage(&[]);
+    edit(&mut bytes);
+    if is_new_file {
+        fs::write(pair.source().join("new"), &bytes).expect("written");
+        fs::rename(pair.source().join("new"), &path).expect("renamed");
+    } else {
+        fs::write(&path, &bytes).expect("written");
+    }
+    let_clocks_tick(pair.source());
+    let stage = pair.stage(&[]);
+    pair.finish(&[]);
+    pair.expect_equal(&Contract::plain());
+    stage
+}
+
+#[test]
+fn what_is_behind_an_insertion_is_copied_at_the_destination() {
+    for is_new_file in [false, true] {
+        let pair = Pair::of_folders();
+        let stage = edited(&pair, is_new_file, |bytes| drop(bytes.splice(300..300, *b"inserted near the front")));
+        assert!(stage.number("bytes_literal") < 2 * LEAF_BYTES, "{stage:#?}");
+        assert!(stage.number("bytes_sent") < 100_000, "{stage:#?}");
+    }
+}
+
+#[test]
+fn several_edits_that_move_the_rest_cost_little_more_than_themselves() {
+    let pair = Pair::of_folders();
+    let stage = edited(&pair, false, |bytes| {
+        bytes.drain(30_000_000..30_100_000);
+        bytes.splice(5_000_000..5_000_000, Random::new(2).bytes(200_000));
+        bytes[20_000_000..20_000_100].fill(1);
+        bytes.extend(Random::new(3).bytes(50_000));
+    });
+    let literal = stage.number("bytes_literal");
+    assert!((250_000..2 * (1 << 20)).contains(&literal), "{stage:#?}");
+}
+
+#[test]
+fn of_a_changed_leaf_a_slow_link_carries_little_more_than_the_change() {
+    let pair = Pair::of_folders();
+    let path = pair.source().join("large");
+    fs::write(&path, Random::new(1).bytes(8 << 20)).expect("written");
+    let_clocks_tick(pair.source());
+    pair.stage(&[]);
+    let file = File::options().write(true).open(&path).expect("opened");
+    for number in 0..100 {
+        file.write_all_at(&Random::new(number).bytes(100), number * 83_000).expect("written");
+    }
+    let_clocks_tick(pair.source());
+    let stage = pair.stage(&["--bandwidth", "40Mbit/s"]);
+    let literal = stage.number("bytes_literal");
+    assert!((10_000..100 * 1_000).contains(&literal), "{stage:#?}");
+    assert!(stage.number("bytes_sent") < 200_000, "{stage:#?}");
+    assert!(stage.number("bytes_read_destination") < 2 * 101 * 2 * LEAF_BYTES, "{stage:#?}");
+    pair.finish(&[]);
+    pair.expect_equal(&Contract::plain());
+}
+
+#[test]
+fn a_basis_that_somebody_changed_is_not_copied_unseen() {
+    let pair = Pair::of_folders();
+    let path = |root: &Path| root.join("large");
+    let mut bytes = Random::new(1).bytes(20 << 20);
+    fs::write(path(pair.source()), &bytes).expect("written");
+    let_clocks_tick(pair.source());
+    pair.stage(&[]);
+    let file = File::options().write(true).open(path(pair.destination())).expect("opened");
+    file.write_all_at(b"somebody else", 10 << 20).expect("written");
+    bytes.splice(9..9, *b"inserted");
+    fs::write(path(pair.source()), &bytes).expect("written");
+    let_clocks_tick(pair.source());
+    let outcome = pair.sync(&[]).expect_code(4);
+    assert_eq!(error_code(&outcome), "TS-D500", "{outcome:#?}");
+    // The file is in doubt since, and is read.
+    pair.stage(&[]);
     pair.finish(&[]);
     pair.expect_equal(&Contract::plain());
 }

@@ -16,6 +16,8 @@ use crate::host::{LONG, Pair, expect_proof, receive_arguments};
 
 /// At least this many of each side must have died.
 const KILLS: u64 = 10;
+/// Kills within this are always possible: a process takes longer to start.
+const SHORTEST: Duration = Duration::from_millis(2);
 
 /// Which side dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +47,8 @@ fn cut(source: &Path, destination: &Path, state: &Path, side: Side, after: Durat
     !is_over
 }
 
-fn send_command(source: &Path, ticket: &str, state: &Path, arguments: &[&str]) -> Command {
+/// A source's command.
+pub(crate) fn send_command(source: &Path, ticket: &str, state: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.args(["--output", "json", "--quiet", "sync"]).args(arguments);
     command.arg("--state").arg(state).arg(source).arg(ticket);
@@ -53,7 +56,7 @@ fn send_command(source: &Path, ticket: &str, state: &Path, arguments: &[&str]) -
 }
 
 /// A pass that nobody cuts off.
-fn whole(source: &Path, destination: &Path, state: &Path, arguments: &[&str]) -> Outcome {
+pub(crate) fn whole(source: &Path, destination: &Path, state: &Path, arguments: &[&str]) -> Outcome {
     let (ours, theirs) = (state.join("source"), state.join("destination"));
     let receiver = receive(receive_arguments(destination, &theirs, once(source)));
     let outcome =
@@ -63,6 +66,8 @@ fn whole(source: &Path, destination: &Path, state: &Path, arguments: &[&str]) ->
 }
 
 /// Kills both sides in turn at moments spread over a pass, changing the source in between, until each has died often.
+///
+/// Later passes have less to do than `whole_pass`, the first: how long they take is learned from those that got away.
 fn kill_often(
     random: &mut Random,
     whole_pass: Duration,
@@ -70,14 +75,17 @@ fn kill_often(
     mut change: impl FnMut(),
 ) {
     let mut kills = [0_u64; 2];
+    let mut within = whole_pass;
     let mut rounds = 0;
     while kills.iter().any(|kills| *kills < KILLS) {
         rounds += 1;
         assert!(rounds < 20 * KILLS, "only {kills:?} kills of source and destination in {rounds} rounds");
         let side = if kills[0] <= kills[1] { Side::Source } else { Side::Destination };
-        let after = Duration::from_micros(random.below(whole_pass.as_micros() as u64));
-        kills[side as usize] += u64::from(cut(side, after));
-        if random.below(3) == 0 {
+        let after = Duration::from_micros(random.below(within.as_micros() as u64));
+        let has_died = cut(side, after);
+        kills[side as usize] += u64::from(has_died);
+        within = if has_died { (within * 9 / 8).min(whole_pass) } else { within * 3 / 4 }.max(SHORTEST);
+        if !has_died || random.below(3) == 0 {
             change();
         }
     }

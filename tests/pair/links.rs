@@ -1,11 +1,13 @@
 //! How the two sides reach each other, how fast, and how a pass is stopped.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use tranship_agent::link::Ticket;
 use tranship_tests::processes::{DEADLINE, Outcome, Receiving, Running, binary, receive, wait_for};
 use tranship_tests::random::Random;
 use tranship_tests::walker::Contract;
@@ -49,6 +51,21 @@ fn both_transports_carry_a_pass_and_the_report_says_which() {
         receiving.running.finish(DEADLINE).expect_code(0);
         pair.expect_equal(&Contract::plain());
     }
+}
+
+#[test]
+fn a_receiver_that_was_told_nothing_listens_at_every_address_of_both_families() {
+    let state = tempfile::TempDir::new().expect("made");
+    let destination = state.path().join("destination");
+    let receiving = receive(["--state".as_ref(), state.path().as_os_str(), destination.as_os_str()]);
+    let ticket: Ticket = receiving.ticket.parse().expect("a ticket");
+    let port = ticket.addresses[0].port();
+    assert!(ticket.addresses.iter().all(|address| address.port() == port), "{:?}", ticket.addresses);
+    for loopback in [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)] {
+        let has_family = TcpListener::bind((loopback, 0)).is_ok();
+        assert_eq!(TcpStream::connect((loopback, port)).is_ok(), has_family, "{loopback}");
+    }
+    stop(receiving);
 }
 
 #[test]

@@ -9,5 +9,6 @@ mod host;
 mod kills;
 mod limits;
 mod links;
+mod moves;
 mod trees;
 mod writers;

@@ -1,5 +1,6 @@
 //! What applications do to a source, and strangers to a destination.
 
+use tranship_agent::volume::Access;
 use tranship_agent::volume::memory::{MemoryVolume, VirtualClock};
 use tranship_proto::entry::{Kind, Name, Place, Time, Xattr};
 
@@ -110,7 +111,7 @@ fn attributes(volume: &MemoryVolume, chance: &mut Chance, place: &Place) {
 
 fn change(volume: &MemoryVolume, chance: &mut Chance) {
     let file = some(volume, chance, |kind| kind == Kind::File);
-    match (chance.below(16), file) {
+    match (chance.below(19), file) {
         (0..4, Some((place, size))) => {
             let offset = chance.below(size + 1);
             let count = chance.below(40 * KIB);
@@ -137,18 +138,45 @@ fn change(volume: &MemoryVolume, chance: &mut Chance) {
                 volume.take_away(&place);
             }
         }
-        (9..11, _) => {
-            let to = fresh_place(volume, chance);
-            if let Some((from, _)) = some(volume, chance, |_| true).filter(|(place, _)| !place.is_root()) {
-                let _ = volume.move_name(&from, &to);
-            }
-        }
-        (11, _) => {
+        (9..12, _) => rename(volume, chance),
+        (12, _) => {
             if let Some((place, _)) = some(volume, chance, |_| true) {
                 attributes(volume, chance, &place);
             }
         }
+        (13, _) => edit(volume, chance),
         _ => add(volume, chance),
+    }
+}
+
+/// Inserts or removes something in a file that is sent in pieces: what is behind it moves.
+fn edit(volume: &MemoryVolume, chance: &mut Chance) {
+    let large: Vec<_> =
+        volume.places().into_iter().filter(|(_, kind, size)| *kind == Kind::File && *size > 64 * KIB).collect();
+    let Some((place, _, size)) = chance.pick(&large).cloned() else { return add(volume, chance) };
+    let Some((seen, _)) = volume.seen_at(&place, Access::Read) else { return };
+    let at = chance.below(size) as usize;
+    let removed = (chance.below(20 * KIB) as usize).min(size as usize - at);
+    let count = if chance.one_in(3) { 0 } else { chance.below(20 * KIB) };
+    let new = [&bytes(chance, count), &seen.bytes[at + removed..]].concat();
+    volume.write(&place, &new, at);
+    volume.truncate(&place, at + new.len());
+}
+
+/// Objects get other names: one of them, two that change places, or some that each take the next one's.
+fn rename(volume: &MemoryVolume, chance: &mut Chance) {
+    let last = fresh_place(volume, chance);
+    let is_cycle = chance.one_in(3);
+    let mut places = vec![last];
+    for _ in 0..if is_cycle { 2 } else { 1 + chance.below(3) } {
+        places.extend(some(volume, chance, |_| true).map(|(place, _)| place).filter(|place| !place.is_root()));
+    }
+    // What cannot be moved, into itself or where no directory is, stays.
+    for pair in places.windows(2) {
+        let _ = volume.move_name(&pair[1], &pair[0]);
+    }
+    if is_cycle && let (Some(first), Some(last)) = (places.first(), places.last()) {
+        let _ = volume.move_name(first, last);
     }
 }
 

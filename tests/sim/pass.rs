@@ -13,7 +13,7 @@ use tranship_engine::session::source::{self as from, Order, SourceSession, Verdi
 use tranship_engine::session::{Channel, Failure, Greeting};
 use tranship_proto::Message;
 use tranship_proto::id::{Epoch, Token};
-use tranship_proto::message::{Ack, Contract, Level, VolumeKind};
+use tranship_proto::message::{Ack, Contract, Level, Op, VolumeKind};
 
 use crate::world::World;
 
@@ -184,7 +184,7 @@ impl Pass<'_> {
         let side = &mut self.source;
         while let Some(action) = side.session.poll_action() {
             match action {
-                from::Action::Read | from::Action::Scan => side.side_by_side.push(action),
+                from::Action::Read | from::Action::Refine(_) | from::Action::Scan => side.side_by_side.push(action),
                 action => side.in_order.push_back(action),
             }
         }
@@ -197,7 +197,7 @@ impl Pass<'_> {
         let side = &mut self.destination;
         while let Some(action) = side.session.poll_action() {
             match action {
-                to::Action::Apply(..) => side.side_by_side.push(action),
+                to::Action::Apply(..) | to::Action::Sign(_) => side.side_by_side.push(action),
                 action => side.in_order.push_back(action),
             }
         }
@@ -330,7 +330,11 @@ impl Pass<'_> {
         if let Some(job) = &job {
             self.world.will_apply(job);
         }
+        let has_slots = matches!(action, to::Action::Begin(_)) && self.world.in_slots() > 0;
         let event = self.destination.executor.perform(action);
+        if has_slots && self.world.in_slots() == 0 {
+            self.world.reach.add("what was left in a slot is no longer there");
+        }
         match (&event, job) {
             (to::Event::Applied { bytes, entries, .. }, Some(job)) => {
                 self.applied.bytes += bytes;
@@ -357,10 +361,15 @@ impl Pass<'_> {
             assert!(is_durable, "{ack:?} is acknowledged, and {:?} is durable", self.flushed);
             self.world.reach.add("acknowledged, and durable");
         }
+        if let Message::Structure(ops) = message {
+            for op in ops {
+                self.world.reach.add(if matches!(op, Op::MoveOut { .. }) { "moved" } else { "operation" });
+            }
+        }
         if message.is_data() || matches!(message, Message::Structure(_)) {
             self.outcome.touching_messages += 1;
             let what = match message {
-                Message::Structure(ops) => format!("{:?}", ops.iter().map(|op| op.place()).collect::<Vec<_>>()),
+                Message::Structure(ops) => ops.iter().map(named).collect::<Vec<_>>().join(", "),
                 _ => String::new(),
             };
             self.world.note(format!("    {} {what}", message.name()));
@@ -509,4 +518,10 @@ impl Pass<'_> {
             cut(format!("{:?}", self.destination.session)),
         )
     }
+}
+
+/// What an operation does, and where.
+fn named(op: &Op) -> String {
+    let what = format!("{op:?}");
+    format!("{} {}", what.split_whitespace().next().unwrap_or_default(), op.place())
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tranship_agent::volume::memory::{MemoryVolume, Operation, Shape};
 use tranship_agent::volume::{Access, Volume};
 use tranship_proto::entry::{Kind, Place};
@@ -194,4 +195,97 @@ fn an_empty_volume_needs_no_second_copy() {
     committed_stage(&mut world);
     committed_stage(&mut world);
     assert_eq!(stage(&mut world).touching_messages, 0);
+}
+
+/// A tree in which everything is about to change places.
+fn movable(seed: u64) -> World {
+    let mut world = World::bare(seed, Shape::Tree, Shape::Tree);
+    for path in ["a", "b", "a/sub"] {
+        world.source.volume.make(&place(path), Kind::Directory, None);
+    }
+    for path in ["a/1", "a/sub/2", "b/3"] {
+        file(&world.source.volume, path, path.as_bytes());
+    }
+    file(&world.source.volume, "large", &vec![7; PIECE_BYTES]);
+    committed_stage(&mut world);
+    committed_stage(&mut world);
+    world
+}
+
+fn move_everything(volume: &MemoryVolume) {
+    for (from, to) in [("a", "c"), ("b", "a"), ("c", "b"), ("b/sub", "a/sub"), ("large", "b/1"), ("a/3", "large")] {
+        volume.move_name(&place(from), &place(to)).expect("there is room");
+    }
+}
+
+#[test]
+fn moves_that_are_cut_off_anywhere_are_taken_up_and_lose_nothing() {
+    let mut is_met_in_slot = false;
+    for steps in 20..160 {
+        for goes_back in [false, true] {
+            let mut world = movable(steps);
+            let old = world.source.volume.save();
+            move_everything(&world.source.volume);
+            world.destination.power.fail_after(steps);
+            cut_stage(&mut world, steps);
+            world.crash_destination();
+            world.destination.power.restore();
+            is_met_in_slot |= world.in_slots() > 0;
+            if goes_back {
+                world.source.volume.restore(&old);
+            }
+            committed_stage(&mut world);
+            assert_eq!(world.difference(), None, "cut after {steps} steps");
+            assert!(final_pass_is_equal(&mut world));
+        }
+    }
+    assert!(is_met_in_slot, "nothing was ever met in a slot");
+}
+
+#[test]
+fn what_is_left_in_a_slot_goes_back_to_its_place() {
+    let mut world = movable(1);
+    world.source.volume.move_name(&place("a"), &place("c")).expect("there is room");
+    let read = world.source.volume.counts().read_bytes;
+    // It is taken out, and not put in.
+    world.destination.volume.fail_after(Operation::Change, 1, Errno::IO);
+    assert!(!stage(&mut world).is_committed);
+    assert_eq!(world.in_slots(), 1);
+    committed_stage(&mut world);
+    assert_eq!((world.in_slots(), world.difference()), (0, None));
+    // It was put back, found again, and moved: nothing of it was read.
+    assert_eq!(world.source.volume.counts().read_bytes, read);
+    assert!(final_pass_is_equal(&mut world));
+}
+
+#[test]
+fn what_cannot_be_moved_is_missing_and_comes_with_the_next_stage() {
+    for after in [0, 1] {
+        let mut world = movable(1);
+        move_everything(&world.source.volume);
+        world.destination.volume.fail_after(Operation::Change, after * 6, Errno::ACCESS);
+        let gaps = stage(&mut world);
+        assert!(gaps.is_committed, "{:?}", gaps.failures);
+        assert!(world.difference().is_some());
+        committed_stage(&mut world);
+        assert_eq!((world.in_slots(), world.difference()), (0, None));
+        assert!(final_pass_is_equal(&mut world));
+    }
+}
+
+#[test]
+fn a_strangers_bytes_do_not_become_ours_by_moving_them() {
+    let mut world = movable(1);
+    for path in ["large", "a/1"] {
+        world.destination.volume.write(&place(path), b"wrong", 0);
+    }
+    world.destination.volume.take_away(&place("b"));
+    world.destination.volume.settle().unwrap();
+    world.forget_durable();
+    world.clock.advance(Duration::from_secs(5));
+    move_everything(&world.source.volume);
+    // A stage does not look, but it notices what is missing.
+    stage(&mut world);
+    stage(&mut world);
+    assert!(final_pass_is_equal(&mut world));
 }

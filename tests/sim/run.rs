@@ -27,6 +27,10 @@ const MUST_REACH: &[&str] = &[
     "state damaged",
     "destination changed behind our back",
     "a device will lie",
+    "piece made of bytes that moved",
+    "piece refined",
+    "moved",
+    "what was left in a slot is no longer there",
 ];
 
 /// Fails if these runs did not reach what they are for.

@@ -11,12 +11,13 @@ use tranship_agent::state::Store;
 use tranship_agent::state::memory::MemoryStore;
 use tranship_agent::volume::Access;
 use tranship_agent::volume::memory::{MemoryVolume, Operation, Seen, Shape, VirtualClock};
+use tranship_agent::volume::temporary::is_temporary;
 use tranship_engine::pack::{Compression, Compressor};
 use tranship_engine::session::destination::{Job, Touch};
 use tranship_engine::session::source::Order;
 use tranship_proto::entry::{Kind, Place};
 use tranship_proto::limit::PIECE_BYTES;
-use tranship_proto::message::{Fidelity, Op};
+use tranship_proto::message::{Fidelity, Onto, Op};
 
 use crate::application;
 use crate::chance::Chance;
@@ -183,6 +184,10 @@ impl World {
             threads: 1,
         };
         let compressor = Arc::new(Compressor::new(Compression::None));
+        if order.token.0[0].is_multiple_of(2) {
+            // So slow that every leaf is refined.
+            compressor.set_goodput(1_000);
+        }
         let volume = Arc::new(self.source.volume.clone());
         Source::new(volume, Arc::new(move |_| Ok(store.clone())), settings, compressor, now, Arc::default())
             .map_err(|error| error.to_string())
@@ -209,13 +214,20 @@ impl World {
                 Touch::Piece(index) => {
                     self.durable.pieces.remove(index);
                 }
-                Touch::Everything => unreachable!("no job says so"),
+                Touch::Everything | Touch::Slot(..) => unreachable!("no job says so"),
             }
         }
     }
 
     /// A job was applied.
     pub(crate) fn has_applied(&mut self, job: &Job) {
+        match job {
+            Job::Piece(open, piece) if piece.delta.is_some() => self.reach.add(match open.onto {
+                Onto::Beside => "piece made of bytes that moved",
+                Onto::Basis | Onto::Zeros => "piece refined",
+            }),
+            _ => {}
+        }
         if !matches!(job, Job::Piece(open, _) if open.kind == Kind::File) {
             self.durable.applied.extend(touches(job));
         }
@@ -241,7 +253,7 @@ impl World {
                     let device = device.get_or_insert_with(|| self.device());
                     self.durable.pieces.insert(index, piece(device, index).to_vec());
                 }
-                Touch::Everything => unreachable!("no job says so"),
+                Touch::Everything | Touch::Slot(..) => unreachable!("no job says so"),
             }
         }
     }
@@ -298,6 +310,12 @@ impl World {
         let (mut seen, _) = self.destination.volume.seen_at(&Place::root(), Access::ReadDevice).expect("a root");
         seen.bytes.truncate(self.source.volume.places()[0].2 as usize);
         seen.bytes
+    }
+
+    /// How many objects of the destination have temporary names in its root.
+    pub(crate) fn in_slots(&self) -> usize {
+        let places = self.destination.volume.places();
+        places.iter().filter(|(place, ..)| place.depth() == 1 && place.names().any(is_temporary)).count()
     }
 
     /// How the volumes differ, in words.

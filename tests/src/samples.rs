@@ -6,8 +6,9 @@ use tranship_proto::feature;
 use tranship_proto::id::{ContentId, Digest, Epoch, Token};
 use tranship_proto::limit::PIECE_BYTES;
 use tranship_proto::message::{
-    Ack, Barrier, Basis, BasisChoice, Begin, Challenge, Close, Codec, Committed, Contract, Fidelity, Finish, Gap,
-    GapKind, Hello, Level, Listed, Op, Open, Pack, Packed, Piece, Plan, Proof, Role, SurveyItem, Surveyed, VolumeKind,
+    Ack, Ask, Barrier, Basis, BasisChoice, Begin, Challenge, Close, Codec, Committed, Contract, Delta, Extent,
+    Fidelity, Finish, Gap, GapKind, Hello, Level, Listed, Onto, Op, Open, Pack, Packed, Piece, Plan, Proof, Role,
+    Signature, SurveyItem, Surveyed, VolumeKind,
 };
 use tranship_proto::refusal::Reason;
 use tranship_proto::{Kind, Message, Meta, Place, Refusal};
@@ -113,7 +114,7 @@ fn contents() -> Vec<Message> {
     let body = Bytes::from_static(b"bytes of two files");
     let leaf_bytes = 100;
     vec![
-        Message::Open(Open { content, place: place("big"), kind: Kind::File, size: 1 << 21, keeps_basis: true }),
+        Message::Open(Open { content, place: place("big"), kind: Kind::File, size: 1 << 21, onto: Onto::Basis }),
         Message::Pack(Pack { files: vec![packed("x", 8), packed("x/y", 10)], codec: Codec::Plain, body }),
         Message::Piece(Piece {
             content,
@@ -123,8 +124,22 @@ fn contents() -> Vec<Message> {
             zeros: 0,
             leaves: vec![Digest([5; 32])],
             digest: Digest([6; 32]),
+            delta: None,
             codec: Codec::Plain,
             body: Bytes::from(vec![7; leaf_bytes as usize]),
+        }),
+        Message::Open(Open { content, place: place("big"), kind: Kind::File, size: 1 << 21, onto: Onto::Beside }),
+        Message::Piece(Piece {
+            content,
+            index: 1,
+            bytes: PIECE_BYTES as u32,
+            changed: u64::MAX,
+            zeros: 0,
+            leaves: vec![],
+            digest: Digest([6; 32]),
+            delta: Some(Delta { base: vec![Extent { at: 0x1234, bytes: PIECE_BYTES as u32 }], bytes: 16 }),
+            codec: Codec::Plain,
+            body: Bytes::from_static(b"rs\x026 a delta\0\0\0\0"),
         }),
         Message::Piece(Piece {
             content,
@@ -134,9 +149,17 @@ fn contents() -> Vec<Message> {
             zeros: 0b11,
             leaves: vec![],
             digest: Digest([6; 32]),
+            delta: None,
             codec: Codec::Plain,
             body: Bytes::new(),
         }),
+        Message::Ask(Ask {
+            question: 7,
+            place: place("big"),
+            extents: vec![Extent { at: 0x1234, bytes: 0x4000 }, Extent { at: 0x9234, bytes: 0x8000 }],
+            block_bytes: 256,
+        }),
+        Message::Signature(Signature { question: 7, body: Bytes::from_static(b"rs\x016 a signature") }),
         Message::Close(Close { content, size: 1 << 21, pieces: 2, digest: Digest([6; 32]), meta: Some(meta()) }),
         Message::Ack(Ack { bytes: 1 << 21, entries: 3 }),
     ]

@@ -49,6 +49,11 @@ impl Compressor {
         self.goodput_bytes_per_second.store(bytes_per_second, Ordering::Relaxed);
     }
 
+    /// The same again, in bytes per second; [`u64::MAX`] if the link keeps up with everything.
+    pub fn goodput(&self) -> u64 {
+        self.goodput_bytes_per_second.load(Ordering::Relaxed)
+    }
+
     /// Packs `raw` if that makes it smaller.
     pub fn pack(&self, raw: Bytes) -> (Codec, Bytes) {
         let packed = match self.codec() {
@@ -68,7 +73,7 @@ impl Compressor {
         if self.compression != Compression::Auto {
             return self.compression;
         }
-        match self.goodput_bytes_per_second.load(Ordering::Relaxed) {
+        match self.goodput() {
             ..ZSTD_PAYS_BELOW_BYTES_PER_SECOND => Compression::Zstd(1),
             ZSTD_PAYS_BELOW_BYTES_PER_SECOND..LZ4_PAYS_BELOW_BYTES_PER_SECOND => Compression::Lz4,
             _ => Compression::None,

@@ -8,11 +8,13 @@
 use bytes::Bytes;
 use thiserror::Error;
 use tranship_proto::id::{ContentId, Digest};
-use tranship_proto::limit::{LEAF_BYTES, PIECE_BYTES};
-use tranship_proto::message::Piece;
+use tranship_proto::limit::{BODY_BYTES_MAX, LEAF_BYTES, LEAVES_PER_PIECE, PIECE_BYTES};
+use tranship_proto::message::{Delta, Extent, Piece};
 
+use crate::delta::{self, DeltaError};
 use crate::digest::{self, Digester, is_zero};
 use crate::pack::{Compressor, PackError, unpack};
+use crate::shift::{self, Run};
 
 /// What the destination holds where a piece goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,8 +71,7 @@ pub fn examine(bytes: &[u8], basis: &Basis) -> Examined {
 /// What to send of a piece that changed. `bytes` is not copied if all of it goes as it is.
 pub fn message(content: ContentId, index: u64, bytes: &Bytes, examined: &Examined, compressor: &Compressor) -> Piece {
     let sent = examined.changed & !examined.zeros;
-    let raw = gather(bytes, sent);
-    let (codec, body) = compressor.pack(raw);
+    let (codec, body) = compressor.pack(gather(bytes, sent));
     Piece {
         content,
         index,
@@ -79,8 +80,68 @@ pub fn message(content: ContentId, index: u64, bytes: &Bytes, examined: &Examine
         zeros: examined.zeros,
         leaves: set_bits(sent).map(|leaf| examined.leaves[leaf]).collect(),
         digest: digest::piece(&examined.leaves),
+        delta: None,
         codec,
         body,
+    }
+}
+
+/// What to send of a piece of which `runs` stood elsewhere in the old content: as many as they are, they are copied
+/// there. Nothing if sending the bytes is no worse; else with the bytes that the delta carries.
+pub fn shifted_message(
+    content: ContentId,
+    index: u64,
+    bytes: &Bytes,
+    examined: &Examined,
+    runs: &[Run],
+    compressor: &Compressor,
+) -> Option<(Piece, usize)> {
+    let runs = &runs[..runs.len().min(LEAVES_PER_PIECE)];
+    let (base, writer) = shift::delta(bytes, index * PIECE_BYTES as u64, examined.sent(), runs);
+    let literal = writer.literal_bytes();
+    let piece = delta_message(content, index, bytes, examined, (base, writer.finish()), compressor)?;
+    Some((piece, literal))
+}
+
+/// What to send of a piece whose changed leaves come out of a delta against the extents `base`. Nothing if sending the
+/// leaves is no worse.
+pub fn delta_message(
+    content: ContentId,
+    index: u64,
+    bytes: &Bytes,
+    examined: &Examined,
+    (base, delta): (Vec<Extent>, Bytes),
+    compressor: &Compressor,
+) -> Option<Piece> {
+    let sent = examined.changed & !examined.zeros;
+    if delta.len() > sent.count_ones() as usize * LEAF_BYTES / 2 || delta.len() > BODY_BYTES_MAX {
+        return None;
+    }
+    let delta_bytes = delta.len() as u32;
+    let (codec, body) = compressor.pack(delta);
+    Some(Piece {
+        content,
+        index,
+        bytes: bytes.len() as u32,
+        changed: examined.changed,
+        zeros: examined.zeros,
+        leaves: Vec::new(),
+        digest: digest::piece(&examined.leaves),
+        delta: Some(Delta { base, bytes: delta_bytes }),
+        codec,
+        body,
+    })
+}
+
+impl Examined {
+    /// Runs of leaves that changed and are not zeros, as first and one after the last.
+    pub fn sent(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        runs(self.changed & !self.zeros)
+    }
+
+    /// Their bytes, one after the other, in the piece with these bytes.
+    pub fn raw(&self, bytes: &Bytes) -> Bytes {
+        gather(bytes, self.changed & !self.zeros)
     }
 }
 
@@ -97,11 +158,14 @@ fn gather(bytes: &Bytes, leaves: u64) -> Bytes {
 }
 
 /// Why a received piece is not applied.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Error)]
 pub enum PieceError {
     /// The body cannot be unpacked.
     #[error("the body of a piece cannot be unpacked")]
     Pack(#[from] PackError),
+    /// The body does not fit the bytes that it copies from.
+    #[error("the body of a piece does not fit what is at the destination")]
+    Delta(#[from] DeltaError),
     /// The bytes of a leaf are not those that its digest was made of.
     #[error("leaf {leaf} arrived with other bytes than were read at the source")]
     Leaf {
@@ -131,9 +195,14 @@ pub enum Write {
     Zeros(usize, usize),
 }
 
-/// Checks a received piece against the destination's own record of the basis.
-pub fn check(piece: &Piece, basis: &Basis) -> Result<Checked, PieceError> {
-    let raw = unpack(piece.codec, &piece.body, piece.raw_bytes())?;
+/// Checks a received piece against the destination's own record of the basis. `base` is what its delta copies from, if
+/// it has one.
+pub fn check(piece: &Piece, basis: &Basis, base: &[u8]) -> Result<Checked, PieceError> {
+    let body = unpack(piece.codec, &piece.body, piece.body_bytes())?;
+    let raw = match piece.delta {
+        Some(_) => delta::apply(base, &body, piece.raw_bytes())?,
+        None => body,
+    };
     let digester = Digester::canonical();
     let total = piece.bytes as usize;
     let mut sent = piece.leaves.iter();
@@ -147,7 +216,7 @@ pub fn check(piece: &Piece, basis: &Basis) -> Result<Checked, PieceError> {
         } else if is(piece.changed) {
             let leaf = digester.leaf(&raw[at..at + bytes]);
             at += bytes;
-            if sent.next() != Some(&leaf) {
+            if piece.delta.is_none() && sent.next() != Some(&leaf) {
                 return Err(PieceError::Leaf { leaf: index });
             }
             leaf
@@ -257,7 +326,7 @@ mod tests {
             let piece = message(ContentId(0), 0, &bytes, &examined, &Compressor::new(compression));
             let frame = tranship_proto::Message::Piece(piece.clone()).encode();
             prop_assert_eq!(tranship_proto::Message::decode(frame), Ok(tranship_proto::Message::Piece(piece.clone())));
-            let checked = check(&piece, &basis).expect("sent as read");
+            let checked = check(&piece, &basis, &[]).expect("sent as read");
             prop_assert_eq!(&checked.leaves, &examined.leaves);
             prop_assert_eq!(apply(&old, &piece, &checked), new);
         }
@@ -282,8 +351,8 @@ mod tests {
         let piece = message(ContentId(0), 0, &new.into(), &examined, &Compressor::new(Compression::None));
         let mut flipped = piece.clone();
         flipped.body = flipped.body.iter().enumerate().map(|(at, byte)| if at == 77 { 3 } else { *byte }).collect();
-        assert_eq!(check(&flipped, &leaves(&old)), Err(PieceError::Leaf { leaf: 0 }));
-        assert_eq!(check(&piece, &leaves(&[4; PIECE_BYTES])), Err(PieceError::Basis));
-        assert_eq!(check(&piece, &Basis::Unknown), Err(PieceError::Basis));
+        assert!(matches!(check(&flipped, &leaves(&old), &[]), Err(PieceError::Leaf { leaf: 0 })));
+        assert!(matches!(check(&piece, &leaves(&[4; PIECE_BYTES]), &[]), Err(PieceError::Basis)));
+        assert!(matches!(check(&piece, &Basis::Unknown, &[]), Err(PieceError::Basis)));
     }
 }

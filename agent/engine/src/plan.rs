@@ -42,11 +42,13 @@ pub struct Candidate {
     pub held: Option<Entry>,
 }
 
-/// The candidates of a pass, in order. Without a list of what is held, that is what is known.
+/// The candidates of a pass, in order. Without a list of what is held, that is what is known. `observe` is told what the
+/// three lists have at each place.
 pub fn candidates<E>(
     scan: impl Iterator<Item = Result<Scanned, E>>,
     known: impl Iterator<Item = Result<Entry, E>>,
     held: Option<impl Iterator<Item = Result<Entry, E>>>,
+    mut observe: impl FnMut(Option<&Scanned>, Option<&Entry>, Option<&Entry>) -> Result<(), E>,
 ) -> impl Iterator<Item = Result<Candidate, E>> {
     let mut scan = scan.peekable();
     let mut known = known.peekable();
@@ -63,6 +65,7 @@ pub fn candidates<E>(
                     Some(held) => take_at(held, |entry| &entry.place, &place)?,
                     None => known.clone(),
                 };
+                observe(found.as_ref(), known.as_ref(), held.as_ref())?;
                 let links_again =
                     found.as_ref().is_some_and(|found| found.leader.is_some() && replaced.contains(&found.stat.inode));
                 let candidate = consider(place, found, known, held, links_again);
@@ -244,7 +247,7 @@ mod tests {
         fn list<T: Clone>(items: &[T]) -> impl Iterator<Item = Result<T, Infallible>> + '_ {
             items.iter().cloned().map(Ok)
         }
-        candidates(list(scan), list(known), held.map(list))
+        candidates(list(scan), list(known), held.map(list), |_, _, _| Ok(()))
             .map(|candidate| candidate.expect("infallible"))
             .map(|c| format!("{}{}", if c.found.is_none() { "-" } else { "" }, c.place))
             .collect()

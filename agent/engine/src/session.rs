@@ -8,6 +8,7 @@
 
 pub mod destination;
 mod handover;
+mod intents;
 pub mod source;
 
 use tranship_proto::feature;

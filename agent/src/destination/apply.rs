@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
+use tranship_engine::delta;
 use tranship_engine::digest::{self, ContentHasher, Digester};
 use tranship_engine::entry::{Change, Entry};
 use tranship_engine::pack::unpack;
@@ -14,7 +16,7 @@ use tranship_proto::Place;
 use tranship_proto::entry::{Kind, Meta};
 use tranship_proto::id::Digest;
 use tranship_proto::limit::PIECE_BYTES;
-use tranship_proto::message::{Close, Contract, Gap, GapKind, Op, Open, Pack, Piece};
+use tranship_proto::message::{Ask, Close, Contract, Extent, Gap, GapKind, Onto, Op, Open, Pack, Piece, Signature};
 
 use super::{Destination, FRESH, Pass, lock};
 use crate::pass::{Counters, PassError};
@@ -37,6 +39,8 @@ pub struct Applied {
 /// A large content that is being written.
 pub(super) struct Target {
     content: Box<dyn Content>,
+    /// What `content` will replace, which deltas copy from.
+    old: Option<Box<dyn Content>>,
     basis: TargetBasis,
     /// Whether it still was as our manifest says when it was opened. Else only reading it tells what it is afterwards.
     is_ours: bool,
@@ -61,6 +65,22 @@ impl Destination {
             Job::Piece(open, piece) => self.apply_piece(&pass, &open, &piece),
             Job::Close(open, close) => self.apply_close(&pass, &open, &close),
         }
+    }
+
+    /// The signature of what is there; empty if it is not all there.
+    pub fn sign(&self, ask: &Ask) -> Result<Signature, PassError> {
+        let body = match self.volume.open(&ask.place, Access::Read) {
+            Ok(content) => match read_extents(&*content, &ask.extents)? {
+                Some(base) => {
+                    Counters::add(&self.counters.bytes_read, base.len() as u64);
+                    delta::sign(&base, ask.block_bytes)
+                }
+                None => Bytes::new(),
+            },
+            Err(VolumeError::Vanished { .. } | VolumeError::Replaced { .. }) => Bytes::new(),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Signature { question: ask.question, body })
     }
 
     fn apply_ops(&self, pass: &Pass, ops: Vec<Op>) -> Result<Applied, PassError> {
@@ -97,9 +117,8 @@ impl Destination {
                 self.done(Change::Entry(entry(place, Kind::Directory, None, None)));
                 Ok(Vec::new())
             }
-            Op::MoveOut { .. } | Op::MoveIn { .. } => {
-                Err(PassError::Protocol("a move that was not negotiated".to_owned()))
-            }
+            Op::MoveOut { place, slot } => self.move_out(place, slot, fidelity).map(|()| Vec::new()),
+            Op::MoveIn { place, slot } => self.move_in(place, slot, fidelity),
             Op::Symlink { place, target, meta } => {
                 let (stat, gaps) = volume.make_symlink(&place, &target, &meta, fidelity)?;
                 let digest = made(pass, Kind::Symlink, &meta, Some(&target), 0, &gaps);
@@ -181,7 +200,15 @@ impl Destination {
             return Err(PassError::Protocol(format!("piece {} of {} bytes", piece.index, open.size)));
         }
         let basis = target.basis(pass, piece.index)?;
-        let checked = piece::check(piece, &basis).map_err(wrong)?;
+        let base = match &piece.delta {
+            Some(delta) => {
+                let old = target.old.as_ref().unwrap_or(&target.content);
+                read_extents(&**old, &delta.base)?.ok_or(PieceError::Basis).map_err(wrong)?
+            }
+            None => Vec::new(),
+        };
+        Counters::add(&self.counters.bytes_read, base.len() as u64);
+        let checked = piece::check(piece, &basis, &base).map_err(wrong)?;
         pass.map.write(target.map_start, piece.index, &checked.leaves)?;
         let offset = piece.index * PIECE_BYTES as u64;
         let mut written = 0;
@@ -234,6 +261,13 @@ impl Destination {
             }
             None => (target.content.stat()?, Some(digest::block_meta()), Vec::new()),
         };
+        let stat = if open.onto == Onto::Beside {
+            target.content.land()?;
+            // The name is a change that time shows.
+            target.content.stat()?
+        } else {
+            stat
+        };
         self.done(Change::Entry(Entry {
             size: close.size,
             content: Some(close.digest),
@@ -249,13 +283,21 @@ impl Destination {
         if let Some(target) = targets.get(&open.content) {
             return Ok(target.clone());
         }
-        let (access, basis, left) = if open.keeps_basis {
-            match self.basis_contents(pass)?.get(&open.place) {
+        let (access, basis, left) = match open.onto {
+            Onto::Basis => match self.basis_contents(pass)?.get(&open.place) {
                 Some(&(start, size, left)) => (Access::Write, TargetBasis::Leaves(start, size), left),
                 None => (Access::Write, TargetBasis::Unknown, None),
-            }
-        } else {
-            (Access::Create, TargetBasis::Zeros, None)
+            },
+            Onto::Zeros => (Access::Create, TargetBasis::Zeros, None),
+            Onto::Beside => (Access::Beside, TargetBasis::Zeros, None),
+        };
+        let old = match open.onto {
+            Onto::Beside => match self.volume.open(&open.place, Access::Read) {
+                // Somebody else changed it: the pieces that would copy from it will say so.
+                Err(VolumeError::Vanished { .. } | VolumeError::Replaced { .. }) => None,
+                old => Some(old?),
+            },
+            Onto::Basis | Onto::Zeros => None,
         };
         let content = self.volume.open(&open.place, access)?;
         let is_ours = match (&basis, left) {
@@ -268,6 +310,7 @@ impl Destination {
         }
         let target = Arc::new(Target {
             content,
+            old,
             basis,
             is_ours,
             map_start: pass.map.reserve(open.size),
@@ -283,7 +326,7 @@ impl Destination {
             return Ok(contents);
         }
         let mut contents = BTreeMap::new();
-        for entry in read_entries(&*self.store, pass.basis.as_deref())? {
+        for entry in read_entries(&*self.store, self.basis(pass)?.as_deref())? {
             let entry = entry?;
             if let Some(start) = entry.map {
                 contents.insert(entry.place, (start, entry.size, entry.stat));
@@ -317,6 +360,20 @@ impl Target {
     }
 }
 
+/// The bytes of `extents`, one after the other, if they are all there.
+fn read_extents(content: &dyn Content, extents: &[Extent]) -> Result<Option<Vec<u8>>, VolumeError> {
+    let mut bytes = vec![0; Extent::total_bytes(extents)];
+    let mut at = 0;
+    for extent in extents {
+        let into = &mut bytes[at..at + extent.bytes as usize];
+        if content.read_at(into, extent.at)? < into.len() {
+            return Ok(None);
+        }
+        at += into.len();
+    }
+    Ok(Some(bytes))
+}
+
 /// The leaves of a piece that was cut off after one of them, or that goes on with zeros.
 fn resized(mut leaves: Vec<Digest>, size: u64, index: u64) -> Vec<Digest> {
     let zeros = zero_leaves(size, index);
@@ -337,7 +394,7 @@ fn made(pass: &Pass, kind: Kind, meta: &Meta, target: Option<&[u8]>, device: u64
 }
 
 /// Whether an error says something about one object only, and not about the volume or the device.
-fn is_of_one_object(error: &VolumeError) -> bool {
+pub(super) fn is_of_one_object(error: &VolumeError) -> bool {
     use std::io::ErrorKind as K;
     match error {
         VolumeError::Vanished { .. } | VolumeError::Replaced { .. } => true,

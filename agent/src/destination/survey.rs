@@ -19,7 +19,7 @@ use tranship_proto::limit::{BATCH_MAX, PACKED_FILE_BYTES_MAX, PIECE_BYTES};
 use tranship_proto::message::{BasisChoice, Contract, SurveyItem, Surveyed, VolumeKind};
 
 use super::{Destination, FRESH, Pass, lock};
-use crate::pass::{Counters, PassError, Scan};
+use crate::pass::{Counters, PassError, Scan, is_within_any};
 use crate::state::head::{Head, manifest_name};
 use crate::state::journal::History;
 use crate::state::{Entries, StateError, Writing, finish_list, read_entries, read_list, write_list};
@@ -179,12 +179,12 @@ impl Destination {
             while let Some(gone) = believed.next_before(next.as_ref().map(|next| &next.place))? {
                 believed.take(&gone)?;
                 self.write_found(pass, &mut batch, tells_all, basis, told)?;
-                Counters::add(&self.counters.drifted_entries, u64::from(!is_doubted(&doubts, &gone)));
+                Counters::add(&self.counters.drifted_entries, u64::from(!is_within_any(&doubts, &gone)));
                 told.push(Change::Removed(gone))?;
             }
             let Some(scanned) = next else { break };
             let (common, known) = believed.take(&scanned.place)?;
-            let is_doubted = is_doubted(&doubts, &scanned.place);
+            let is_doubted = is_within_any(&doubts, &scanned.place);
             let is_common = match (&common, &known) {
                 (Some(common), Some(known)) => common.is_same_object(known),
                 _ => false,
@@ -381,20 +381,6 @@ impl Pass {
         let map = self.known_map.as_ref().ok_or(StateError::Map { offset: start })?;
         Ok(map.read(start, size, index)?)
     }
-}
-
-fn is_doubted(doubts: &BTreeSet<Place>, place: &Place) -> bool {
-    if doubts.is_empty() {
-        return false;
-    }
-    let mut at = Some(place.clone());
-    while let Some(here) = at {
-        if doubts.contains(&here) {
-            return true;
-        }
-        at = here.split().map(|(parent, _)| parent);
-    }
-    false
 }
 
 /// Whether an entry is still what we made of it.

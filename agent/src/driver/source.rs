@@ -50,6 +50,9 @@ pub async fn send(
 ) -> Result<Sent, DriveError> {
     let Link { control, streams } = link;
     let before = streams.stats();
+    if let Some(limit) = streams.bandwidth() {
+        source.compressor.set_goodput(limit.get() / 8);
+    }
     let mut traffic = Traffic::new();
     let (queue, incoming) = mpsc::channel(64);
     let control_out = traffic.send_to(control.0);
@@ -143,7 +146,7 @@ impl Run {
             while let Some(action) = self.session.poll_action() {
                 tracing::trace!(?action, state = self.session.state(), "doing");
                 match action {
-                    Action::Scan | Action::Read | Action::Prove(_) => self.lanes.beside(action),
+                    Action::Scan | Action::Read | Action::Refine(_) | Action::Prove(_) => self.lanes.beside(action),
                     action => self.lanes.in_order(action),
                 }
             }
@@ -177,8 +180,12 @@ impl Run {
         if self.held.is_none() {
             self.pace.unblock();
         }
-        if let Some(goodput) = self.pace.measure(self.traffic.sent_bytes()) {
-            self.source.compressor.set_goodput(goodput);
+        let compressor = &self.source.compressor;
+        match self.pace.measure(self.traffic.sent_bytes()) {
+            Some((rate, true)) => compressor.set_goodput(rate),
+            // A link that keeps up may be faster than whatever can be measured on it, once it is faster than it was.
+            Some((rate, false)) if rate > compressor.goodput() => compressor.set_goodput(u64::MAX),
+            Some((_, false)) | None => {}
         }
     }
 
@@ -229,8 +236,8 @@ impl Pace {
         }
     }
 
-    /// Bytes per second since the last time, if the link was what held us up for most of it.
-    fn measure(&mut self, sent_bytes: u64) -> Option<u64> {
+    /// Bytes per second since the last time, and whether the link was what held us up for most of it.
+    fn measure(&mut self, sent_bytes: u64) -> Option<(u64, bool)> {
         let was_blocked = self.blocked_since.is_some();
         self.unblock();
         let elapsed = self.measured.elapsed();
@@ -240,11 +247,7 @@ impl Pace {
         if was_blocked {
             self.block();
         }
-        if bytes == 0 {
-            return None;
-        }
-        // A link that keeps up is faster than whatever we could measure on it.
-        Some(if is_limited { (bytes as f64 / elapsed.as_secs_f64()) as u64 } else { u64::MAX })
+        (bytes > 0).then(|| ((bytes as f64 / elapsed.as_secs_f64()) as u64, is_limited))
     }
 }
 

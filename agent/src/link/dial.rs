@@ -25,6 +25,10 @@ const ADMIT_MAX: Duration = Duration::from_millis(limit::HANDSHAKE_MS_MAX);
 /// QUIC starts this much earlier than TCP, and may finish this much later.
 const HEAD_START: Duration = Duration::from_millis(250);
 
+/// How much longer QUIC is waited for once TCP was refused everywhere: the host is there, and most likely nobody listens
+/// any more.
+const REFUSED_MAX: Duration = Duration::from_secs(3);
+
 /// Between the addresses, so that the first one wins where all of them work.
 const STAGGER: Duration = Duration::from_millis(30);
 
@@ -37,6 +41,14 @@ pub struct Attempt {
     pub address: SocketAddr,
     /// Why not; nothing if there was no answer.
     pub error: Option<Box<LinkError>>,
+}
+
+impl Attempt {
+    /// Whether the host answered that nobody listens there.
+    fn was_refused(&self) -> bool {
+        matches!(self.error.as_deref(), Some(LinkError::Socket { source, .. })
+            if source.kind() == std::io::ErrorKind::ConnectionRefused)
+    }
 }
 
 impl fmt::Display for Attempt {
@@ -135,7 +147,12 @@ async fn race(
                     break;
                 }
             }
-            Err(error) => failed.push(Attempt { protocol, address, error: Some(Box::new(error)) }),
+            Err(error) => {
+                failed.push(Attempt { protocol, address, error: Some(Box::new(error)) });
+                if !open.iter().any(|(protocol, _)| *protocol == "TCP") && failed.iter().all(Attempt::was_refused) {
+                    deadline = deadline.min(tokio::time::Instant::now() + REFUSED_MAX);
+                }
+            }
         }
     }
     if let Some(second) = second {

@@ -60,7 +60,7 @@ fn transport(peer: SocketAddr, options: &LinkOptions) -> (TransportConfig, u16) 
         .max_idle_timeout(Some(VarInt::from_u32(IDLE_MS_MAX).into()))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .initial_mtu(MTU_MIN)
-        .mtu_discovery_config(Some(discovery))
+        .mtu_discovery_config(options.sends_contents.then_some(discovery))
         .congestion_controller_factory(Arc::new(factory));
     (config, mtu_max)
 }

@@ -48,9 +48,12 @@ impl Source {
             {
                 let same = same?;
                 directory.is_touched |= same.is_touched;
+                directory.is_there |= same.is_there;
                 directory.held = directory.held.or(same.held);
             }
-            ops.extend(self.close_directory(&directory)?);
+            if directory.is_there {
+                ops.extend(self.close_directory(&directory)?);
+            }
         }
         lock(&self.inner).closing = Some(closing);
         Ok(ops)

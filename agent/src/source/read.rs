@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use tranship_engine::digest::{self, Digester};
 use tranship_engine::entry::Change;
-use tranship_engine::piece::{self, Basis};
+use tranship_engine::piece::{self, Basis, Examined};
 use tranship_engine::plan::Candidate;
-use tranship_engine::session::source::Produced;
+use tranship_engine::session::source::{PIECES_PER_READ, Produced};
+use tranship_engine::shift::Window;
 use tranship_proto::entry::Kind;
 use tranship_proto::id::{ContentId, Digest};
 use tranship_proto::limit::{PACKED_FILE_BYTES_MAX, PIECE_BYTES};
-use tranship_proto::message::{Close, Op, Open, Pack, Packed, Piece};
+use tranship_proto::message::{Ask, Close, Onto, Op, Open, Pack, Packed, Piece};
 
+use super::shifted::{MARGIN_BYTES, Shifted};
 use super::{FRESH, SURVEYED, Source, State, entry_of, lock};
 use crate::pass::{Counters, PassError};
 use crate::state::{StateError, Store, read_list};
@@ -23,8 +25,6 @@ use crate::volume::{Access, Content, Look};
 /// Files and bytes in one pack.
 const PACK_FILES: usize = 512;
 const PACK_BYTES: usize = 768 << 10;
-/// Pieces that one read takes of a large content.
-const RANGE_PIECES: u64 = 4;
 
 /// Where the reading stands.
 pub(super) struct Reading {
@@ -50,13 +50,15 @@ enum Unit {
 }
 
 /// A large content that is being read, by several threads at a time.
-struct Large {
+pub(super) struct Large {
     candidate: Candidate,
     content: Box<dyn Content>,
     look: Look,
     size: u64,
-    open: Open,
-    basis: Held,
+    pub(super) open: Open,
+    pub(super) basis: Held,
+    /// Where its bytes were, if they moved.
+    pub(super) shifted: Option<Shifted>,
     map_start: u64,
     pieces_done: AtomicU64,
     pieces_sent: AtomicU64,
@@ -65,7 +67,7 @@ struct Large {
 }
 
 /// What the destination holds of a large content.
-enum Held {
+pub(super) enum Held {
     Zeros,
     Unknown,
     /// Leaves at this place of our last manifest's map, of a content of this size.
@@ -92,7 +94,7 @@ impl Source {
         loop {
             if let Some(large) = &reading.large {
                 let (large, from) = (large.clone(), reading.next_piece);
-                let to = (from + RANGE_PIECES).min(piece::count(large.size).max(1));
+                let to = (from + PIECES_PER_READ as u64).min(piece::count(large.size).max(1));
                 reading.next_piece = to;
                 if to >= piece::count(large.size) {
                     reading.large = None;
@@ -218,8 +220,10 @@ impl Source {
         let kind = found.stat.kind;
         // What is appended while it is read is the next pass's.
         let size = found.stat.size.min(look.stat.size);
-        let (keeps_basis, basis) = held_basis(&c, kind);
-        let open = Open { content: id, place: c.place.clone(), kind, size, keeps_basis };
+        let (onto, basis) = held_basis(&c, kind);
+        let shifted = self.shifted(state, &*content, size, &basis)?;
+        let (onto, basis) = if shifted.is_some() { (Onto::Beside, Held::Zeros) } else { (onto, basis) };
+        let open = Open { content: id, place: c.place.clone(), kind, size, onto };
         let map_start = state.map.reserve(size);
         Ok(Some(Large {
             candidate: c,
@@ -228,6 +232,7 @@ impl Source {
             size,
             open,
             basis,
+            shifted,
             map_start,
             pieces_done: AtomicU64::new(0),
             pieces_sent: AtomicU64::new(0),
@@ -236,15 +241,34 @@ impl Source {
     }
 
     fn read_range(&self, state: &State, large: &Arc<Large>, from: u64, to: u64) -> Result<Vec<Produced>, PassError> {
-        let mut pieces = Vec::new();
+        let (mut pieces, mut asks) = (Vec::new(), Vec::new());
         let count = piece::count(large.size);
-        for index in from..to.min(count) {
-            pieces.extend(self.read_piece(state, large, index)?);
+        let indices = from..to.min(count);
+        let total = indices.end.saturating_sub(indices.start);
+        for index in indices {
+            match self.read_piece(state, large, index)? {
+                Read::Same => {}
+                Read::Changed(piece) => pieces.push(piece),
+                Read::Asked(ask) => asks.push(Produced::Ask(ask)),
+            }
         }
+        let done = total - asks.len() as u64;
+        let mut produced = self.finish_pieces(state, large, pieces, done)?;
+        produced.extend(asks);
+        Ok(produced)
+    }
+
+    /// What to send after `done` more pieces of a content were read, of which these have changed.
+    pub(super) fn finish_pieces(
+        &self,
+        state: &State,
+        large: &Large,
+        pieces: Vec<Piece>,
+        done: u64,
+    ) -> Result<Vec<Produced>, PassError> {
         large.pieces_sent.fetch_add(pieces.len() as u64, Ordering::Relaxed);
-        let done = to.min(count) - from.min(count);
         // Whoever is last sees what all others have counted.
-        let is_last = large.pieces_done.fetch_add(done, Ordering::AcqRel) + done == count;
+        let is_last = large.pieces_done.fetch_add(done, Ordering::AcqRel) + done == piece::count(large.size);
         let close = if is_last { self.close_large(state, large)? } else { Ending::Open };
         Ok(match close {
             Ending::Open if pieces.is_empty() => Vec::new(),
@@ -254,22 +278,27 @@ impl Source {
         })
     }
 
-    fn read_piece(&self, state: &State, large: &Large, index: u64) -> Result<Option<Piece>, PassError> {
+    fn read_piece(&self, state: &State, large: &Arc<Large>, index: u64) -> Result<Read, PassError> {
         let offset = index * PIECE_BYTES as u64;
         let want = piece::bytes(large.size, index);
         Counters::add(&self.counters.bytes_done, want as u64);
         // A hole need not be read to be sent as zeros; the proof reads it.
         let is_hole = want == PIECE_BYTES
             && large.content.next_data(offset)?.is_none_or(|(data, _)| data >= offset + want as u64);
-        let bytes: Bytes = if is_hole {
+        // Bytes that moved are found by old leaves, which end somewhere within their neighbours.
+        let margin = if large.shifted.is_some() { MARGIN_BYTES } else { 0 };
+        let from = offset.saturating_sub(margin);
+        let window: Bytes = if is_hole {
             Bytes::from_static(&ZEROS)
         } else {
-            let mut buffer = vec![0; want];
-            let read = large.content.read_at(&mut buffer, offset)?;
+            let mut buffer = vec![0; ((offset + want as u64 + margin).min(large.size) - from) as usize];
+            let read = large.content.read_at(&mut buffer, from)?;
             buffer.truncate(read);
             Counters::add(&self.counters.bytes_read, read as u64);
             buffer.into()
         };
+        let lead = if is_hole { 0 } else { (offset - from) as usize };
+        let bytes = window.slice(lead.min(window.len())..(lead + want).min(window.len()));
         if bytes.len() < want {
             let mut short = lock(&large.short);
             if short.is_none_or(|(first, _)| index < first) {
@@ -277,21 +306,42 @@ impl Source {
             }
         }
         if bytes.is_empty() {
-            return Ok(None);
+            return Ok(Read::Same);
         }
         let basis = self.basis_of(state, large, index, &bytes)?;
         let examined = piece::examine(&bytes, &basis);
         state.map.write(large.map_start, index, &examined.leaves)?;
         if examined.changed == 0 {
             Counters::add(&self.counters.bytes_matched, bytes.len() as u64);
-            return Ok(None);
+            return Ok(Read::Same);
         }
-        let piece = piece::message(large.open.content, index, &bytes, &examined, &self.compressor);
-        let raw = piece.raw_bytes();
-        Counters::add(&self.counters.bytes_literal, raw as u64);
-        Counters::add(&self.counters.bytes_matched, (bytes.len() - raw) as u64);
-        Counters::add(&self.counters.bytes_compressed, (raw - piece.body.len()) as u64);
-        Ok(Some(piece))
+        let mut found_bytes = 0;
+        if let Some(shifted) = &large.shifted {
+            let runs = self.runs(state, shifted, Window { at: from, bytes: &window }, offset, &bytes);
+            found_bytes = runs.iter().map(|run| run.bytes).sum();
+            let message = piece::shifted_message(large.open.content, index, &bytes, &examined, &runs, &self.compressor);
+            if let Some((piece, literal)) = message {
+                self.count_changed(bytes.len(), literal, &piece);
+                return Ok(Read::Changed(piece));
+            }
+        }
+        Ok(match self.ask(large, index, &bytes, examined, found_bytes) {
+            Ok(ask) => Read::Asked(ask),
+            Err(examined) => Read::Changed(self.whole_piece(large, index, &bytes, &examined)),
+        })
+    }
+
+    /// A piece whose changed leaves are sent as they are.
+    pub(super) fn whole_piece(&self, large: &Large, index: u64, bytes: &Bytes, examined: &Examined) -> Piece {
+        let piece = piece::message(large.open.content, index, bytes, examined, &self.compressor);
+        self.count_changed(bytes.len(), piece.raw_bytes(), &piece);
+        piece
+    }
+
+    pub(super) fn count_changed(&self, bytes: usize, literal: usize, piece: &Piece) {
+        Counters::add(&self.counters.bytes_literal, literal as u64);
+        Counters::add(&self.counters.bytes_matched, (bytes - literal) as u64);
+        Counters::add(&self.counters.bytes_compressed, (piece.body_bytes() - piece.body.len()) as u64);
     }
 
     fn basis_of(&self, state: &State, large: &Large, index: u64, bytes: &[u8]) -> Result<Basis, PassError> {
@@ -340,7 +390,7 @@ impl Source {
         entry.map = Some(large.map_start | FRESH);
         self.push_result(Change::Entry(entry))?;
         let sent = large.pieces_sent.load(Ordering::Relaxed);
-        let held = c.held.as_ref().filter(|held| large.open.keeps_basis && held.content == Some(digest));
+        let held = c.held.as_ref().filter(|held| large.open.onto == Onto::Basis && held.content == Some(digest));
         if sent == 0 && held.is_some_and(|held| held.size == size) {
             let is_same = kind == Kind::Block || held.is_some_and(|held| held.meta == Some(meta));
             let op = Op::SetMeta { place: c.place.clone(), kind, meta: large.look.meta.clone() };
@@ -351,6 +401,13 @@ impl Source {
     }
 }
 
+/// What reading a piece came to.
+enum Read {
+    Same,
+    Changed(Piece),
+    Asked(Ask),
+}
+
 enum Ending {
     Open,
     Close(Close),
@@ -359,14 +416,14 @@ enum Ending {
 
 static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
 
-/// Whether the destination starts from what it has, and what that is.
-fn held_basis(c: &Candidate, kind: Kind) -> (bool, Held) {
+/// What the destination starts from, and what that is.
+fn held_basis(c: &Candidate, kind: Kind) -> (Onto, Held) {
     // A device has no state "new": whatever is on it stays until it is written over.
-    let fresh = if kind == Kind::Block { (true, Held::Unknown) } else { (false, Held::Zeros) };
+    let fresh = if kind == Kind::Block { (Onto::Basis, Held::Unknown) } else { (Onto::Zeros, Held::Zeros) };
     match &c.held {
         Some(held) if held.kind == kind && held.leader.is_none() => match (held.map, held.content) {
-            (Some(at), _) if at & SURVEYED != 0 => (true, Held::Pieces(at & !SURVEYED, held.size)),
-            (Some(at), Some(_)) => (true, Held::Leaves(at, held.size)),
+            (Some(at), _) if at & SURVEYED != 0 => (Onto::Basis, Held::Pieces(at & !SURVEYED, held.size)),
+            (Some(at), Some(_)) => (Onto::Basis, Held::Leaves(at, held.size)),
             _ => fresh,
         },
         _ => fresh,

@@ -36,6 +36,8 @@ pub struct Pace {
     pub began_ms: u64,
     /// Bytes per second that the fastest pass so far read, compared and sent.
     pub bytes_per_second: u64,
+    /// Bytes per second that the link carried when it was what a pass waited for; 0 if it never was.
+    pub link_bytes_per_second: u64,
 }
 
 impl Head {
@@ -91,6 +93,7 @@ impl Head {
         w.u64(self.stage);
         w.u64(self.pace.began_ms);
         w.u64(self.pace.bytes_per_second);
+        w.u64(self.pace.link_bytes_per_second);
         let mut bytes = w.finish();
         let checksum = blake3::hash(&bytes);
         bytes.extend_from_slice(checksum.as_bytes());
@@ -113,7 +116,11 @@ impl Head {
                 token: r.option("token", |r| Ok(Token(r.array("token")?)))?,
                 journal: r.u64("journal")?,
                 stage: r.u64("stage")?,
-                pace: Pace { began_ms: r.u64("time")?, bytes_per_second: r.u64("pace")? },
+                pace: Pace {
+                    began_ms: r.u64("time")?,
+                    bytes_per_second: r.u64("pace")?,
+                    link_bytes_per_second: r.u64("link")?,
+                },
             };
             r.finish()?;
             Ok(Some(head))

@@ -26,6 +26,13 @@ const RECORD_BYTES_MAX: usize = 4 << 20;
 pub enum Record {
     /// This is about to be touched.
     Touch(Touch),
+    /// What is at `from` is about to go to the temporary name `slot`.
+    Slot {
+        /// Where it belongs.
+        from: Place,
+        /// Where it is found if it does not arrive.
+        slot: Place,
+    },
     /// This is done and durable.
     Done(Change),
     /// This piece of the block volume is done and durable; its leaves are in the scratch map.
@@ -87,6 +94,8 @@ pub struct History {
     pub everything: bool,
     /// Places that were touched and not finished since.
     pub places: BTreeSet<Place>,
+    /// What went into slots, in the order of history: where it was, and the slot's name.
+    pub slots: Vec<(Place, Place)>,
     /// Pieces of a block volume that were touched and not finished since.
     pub pieces: BTreeSet<u64>,
     /// Pieces of a block volume that were finished.
@@ -134,8 +143,12 @@ impl History {
     fn take(&mut self, record: Record) -> Result<(), StateError> {
         match record {
             Record::Touch(Touch::Everything) => self.everything = true,
-            Record::Touch(Touch::Place(place)) => {
+            Record::Touch(Touch::Place(place) | Touch::Slot(place, _)) => {
                 self.places.insert(place);
+            }
+            Record::Slot { from, slot } => {
+                self.places.insert(from.clone());
+                self.slots.push((from, slot));
             }
             Record::Touch(Touch::Piece(index)) => {
                 self.pieces_done.remove(&index);
@@ -164,7 +177,7 @@ impl Record {
         let mut w = Writer::new();
         match self {
             Self::Touch(Touch::Everything) => w.u8(1),
-            Self::Touch(Touch::Place(place)) => {
+            Self::Touch(Touch::Place(place) | Touch::Slot(place, _)) => {
                 w.u8(2);
                 place.encode_after(&Place::root(), &mut w);
             }
@@ -179,6 +192,11 @@ impl Record {
             Self::PieceDone(index) => {
                 w.u8(5);
                 w.u64(*index);
+            }
+            Self::Slot { from, slot } => {
+                w.u8(6);
+                from.encode_after(&Place::root(), &mut w);
+                slot.encode_after(&Place::root(), &mut w);
             }
         }
         let payload = w.finish();
@@ -196,6 +214,10 @@ impl Record {
             3 => Self::Touch(Touch::Piece(r.u64("piece")?)),
             4 => Self::Done(Change::decode(&mut r)?),
             5 => Self::PieceDone(r.u64("piece")?),
+            6 => Self::Slot {
+                from: Place::decode_after(&Place::root(), &mut r)?,
+                slot: Place::decode_after(&Place::root(), &mut r)?,
+            },
             value => return Err(WireError::Meaningless { what: "record", value: u64::from(value) }),
         };
         r.finish()?;

@@ -184,13 +184,14 @@ impl Volume for Block {
             Access::Read if self.inner.is_device => Cache::Passed(direct),
             Access::Read => Cache::Spared(direct),
             Access::Write | Access::Create => Cache::Used,
+            Access::Beside => return Self::refuse(place),
         };
         let content =
             Raw { bytes: Bytes::new(Arc::clone(&self.inner.fd), cache, Place::root()), inner: Arc::clone(&self.inner) };
         match access {
             Access::ReadDevice => content.bytes.pass_cache()?,
             Access::Create if !self.inner.is_device => content.set_size(0)?,
-            Access::Read | Access::Write | Access::Create => {}
+            Access::Read | Access::Write | Access::Create | Access::Beside => {}
         }
         Ok(Box::new(content))
     }
@@ -315,6 +316,10 @@ impl Content for Raw {
         } else {
             self.bytes.zero_in_file(offset, bytes, self.inner.size()?)
         }
+    }
+
+    fn land(&self) -> Result<(), VolumeError> {
+        Ok(())
     }
 
     fn set_size(&self, bytes: u64) -> Result<(), VolumeError> {

@@ -395,14 +395,20 @@ impl Volume for MemoryVolume {
 
     fn open(&self, place: &Place, access: Access) -> Result<Box<dyn Content>, VolumeError> {
         let is_read = matches!(access, Access::Read | Access::ReadDevice);
-        self.begin(if access == Access::Create { Operation::Change } else { Operation::Look }, "open", place)?;
+        let is_change = matches!(access, Access::Create | Access::Beside);
+        self.begin(if is_change { Operation::Change } else { Operation::Look }, "open", place)?;
         let now = self.tick();
         let mut inner = self.lock();
-        if access == Access::Create && self.shape == Shape::Tree {
-            let inode = inner.make(Kind::File, now);
-            self.place_new(&mut inner, place, inode, now)?;
-        }
-        let inode = inner.get("open", place)?.clone();
+        let is_beside = access == Access::Beside;
+        let inode = if is_beside {
+            inner.make(Kind::File, now)
+        } else {
+            if access == Access::Create && self.shape == Shape::Tree {
+                let inode = inner.make(Kind::File, now);
+                self.place_new(&mut inner, place, inode, now)?;
+            }
+            inner.get("open", place)?.clone()
+        };
         drop(inner);
         match inode.kind {
             Kind::File | Kind::Block => {}
@@ -417,7 +423,8 @@ impl Volume for MemoryVolume {
         if access == Access::ReadDevice {
             inode.lock().data.drop_clean();
         }
-        Ok(Box::new(Handle { volume: self.clone(), inode, place: place.clone(), on_device }))
+        let is_beside = AtomicBool::new(is_beside);
+        Ok(Box::new(Handle { volume: self.clone(), inode, place: place.clone(), on_device, is_beside }))
     }
 
     fn put(
@@ -516,6 +523,14 @@ impl Volume for MemoryVolume {
 
     fn rename(&self, from: &Place, to: &Place) -> Result<(), VolumeError> {
         self.begin(Operation::Change, "rename", from)?;
+        let is_another_name = {
+            let inner = self.lock();
+            from != to && inner.names.get(from).is_some_and(|inode| is_same(inner.names.get(to), inode))
+        };
+        if is_another_name {
+            self.take_away(from);
+            return Ok(());
+        }
         self.move_name(from, to)
     }
 

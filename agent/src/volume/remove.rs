@@ -11,7 +11,7 @@ use super::VolumeError;
 use super::beneath::Root;
 use super::seen::Seen;
 
-/// How often one directory is emptied that does not stay empty.
+/// How often one directory is emptied that does not stay empty, although nothing in it had to be emptied first.
 const ROUNDS_MAX: u8 = 100;
 
 /// Removes what is at `place`, with everything beneath it; it is no error if nothing is.
@@ -26,6 +26,10 @@ pub(super) fn remove(root: &Root, place: &Place) -> Result<(), VolumeError> {
             Ok(()) => {
                 root.forget(&here);
                 rounds.pop();
+                // What held others is gone: the round in which it was met has come to something.
+                if let Some(tried) = rounds.last_mut() {
+                    *tried = tried.saturating_sub(1);
+                }
                 here = here.split().map(|(parent, _)| parent).unwrap_or_default();
                 continue;
             }

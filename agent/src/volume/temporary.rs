@@ -4,7 +4,7 @@
 //! new and never a part. A crash leaves these names behind; a walk at the destination meets them and removes them.
 
 use rustix::io::Errno;
-use tranship_proto::entry::Name;
+use tranship_proto::entry::{Name, Place};
 
 /// How all temporary names start. The rest is 16 hexadecimal digits.
 pub const TEMPORARY_PREFIX: &str = ".tranship-";
@@ -26,6 +26,13 @@ pub(super) fn name() -> Result<String, Errno> {
     Ok(format!("{TEMPORARY_PREFIX}{random:016x}"))
 }
 
+/// A name in the root of a volume for something that moves, which follows from `seed`: whoever does not know that cannot
+/// foresee it either.
+pub fn slot(seed: &str) -> Place {
+    let digest = blake3::hash(seed.as_bytes()).to_hex();
+    Place::from_bytes(format!("{TEMPORARY_PREFIX}{}", &digest[..DIGITS]).into_bytes()).expect("it is a short name")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,6 +42,7 @@ mod tests {
         let is = |name: &str| is_temporary(Name::new(name.as_bytes()).unwrap());
         assert!(is(&name().unwrap()));
         assert!(is(".tranship-0123456789abcdef"));
+        assert!(slot("0").names().all(is_temporary) && slot("0") != slot("1"));
         for other in
             [".tranship-", ".tranship-0123456789abcde", ".tranship-0123456789ABCDEF", ".tranship-notes-of-today1"]
         {

@@ -15,6 +15,7 @@ use tranship_proto::entry::{Kind, Meta, Name, Place};
 use tranship_proto::message::{Fidelity, Gap, GapKind, VolumeKind};
 
 use super::beneath::{OpenError, Root};
+use super::beside::Beside;
 use super::bytes::{Bytes, Cache, Direct, SPARING_BYTES_MIN};
 use super::durable::Durable;
 use super::file::File;
@@ -32,6 +33,10 @@ const TIME_STEP: Duration = Duration::from_millis(20);
 
 /// Where times are kept in seconds, at worst in even ones, or belong to another host's clock.
 const COARSE_TIME_STEP: Duration = Duration::from_secs(2);
+
+/// How a file is opened that is not there yet.
+const NEW_FILE: OFlags =
+    OFlags::RDWR.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// An open tree.
 #[derive(Debug)]
@@ -91,7 +96,7 @@ impl Tree {
         let cache = match access {
             Access::ReadDevice => Cache::Passed(direct()),
             Access::Read if seen.stat.size > SPARING_BYTES_MIN => Cache::Spared(direct()),
-            Access::Read | Access::Write | Access::Create => Cache::Used,
+            Access::Read | Access::Write | Access::Create | Access::Beside => Cache::Used,
         };
         let bytes = Bytes::new(fd, cache, place.clone());
         if access == Access::ReadDevice {
@@ -102,9 +107,8 @@ impl Tree {
 
     /// Makes a new regular file where something else may be.
     fn create_file(&self, place: &Place) -> Result<Bytes, VolumeError> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = self.make_anew(place, "create", |parent, name| {
-            rustix::fs::openat(parent, name.as_bytes(), flags, Mode::RUSR | Mode::WUSR)
+            rustix::fs::openat(parent, name.as_bytes(), NEW_FILE, Mode::RUSR | Mode::WUSR)
         })?;
         Ok(Bytes::new(Arc::new(fd), Cache::Used, place.clone()))
     }
@@ -166,20 +170,16 @@ impl Tree {
         let made = self.root.in_parent(place, |parent, _| {
             let name = temporary::name()?;
             let made = make(parent, &name)?;
-            Ok((Beside { parent: Arc::clone(parent), name, is_there: true }, made))
+            Ok((Beside::new(Arc::clone(parent), name), made))
         });
         made.map_err(|errno| VolumeError::of(operation, place, errno))
     }
 
     /// Gives what was made beside `place` its name there, in place of anything.
     fn land(&self, mut beside: Beside, place: &Place) -> Result<(), VolumeError> {
-        let (_, name) = place.split().ok_or_else(|| VolumeError::of("replace", place, Errno::BUSY))?;
         for _ in 0..TRIES_MAX {
-            match rustix::fs::renameat(&*beside.parent, &beside.name, &*beside.parent, name.as_bytes()) {
-                Ok(()) => {
-                    beside.is_there = false;
-                    return Ok(());
-                }
+            match beside.try_land(place) {
+                Ok(()) => return Ok(()),
                 // A directory is there, which no rename replaces.
                 Err(Errno::ISDIR) => remove(&self.root, place)?,
                 Err(errno) => return Err(VolumeError::of("replace", place, errno)),
@@ -261,11 +261,16 @@ impl Volume for Tree {
     }
 
     fn open(&self, place: &Place, access: Access) -> Result<Box<dyn Content>, VolumeError> {
-        let bytes = match access {
-            Access::Create => self.create_file(place)?,
-            Access::Read | Access::ReadDevice | Access::Write => self.open_file(place, access)?,
-        };
-        Ok(Box::new(File::new(bytes)))
+        Ok(Box::new(match access {
+            Access::Create => File::new(self.create_file(place)?),
+            Access::Beside => {
+                let (flags, mode) = (NEW_FILE, Mode::RUSR | Mode::WUSR);
+                let open = |parent: &OwnedFd, name: &str| rustix::fs::openat(parent, name, flags, mode);
+                let (beside, fd) = self.make_beside(place, "create", open)?;
+                File::beside(Bytes::new(Arc::new(fd), Cache::Used, place.clone()), beside)
+            }
+            Access::Read | Access::ReadDevice | Access::Write => File::new(self.open_file(place, access)?),
+        }))
     }
 
     fn put(
@@ -389,10 +394,8 @@ impl Volume for Tree {
         })?;
         let beside = match made {
             (beside, Ok(())) => beside,
-            (mut beside, Err(errno)) => {
-                beside.is_there = false;
-                return gap(GapKind::Device, &format!("cannot be made: {errno}"));
-            }
+            // Dropping the name that nothing got removes nothing.
+            (_, Err(errno)) => return gap(GapKind::Device, &format!("cannot be made: {errno}")),
         };
         let fd = self.open_beside(&beside, place, kind)?;
         let (_, gaps) = self.set_named(&fd, place, meta, fidelity)?;
@@ -453,23 +456,6 @@ impl Volume for Tree {
             let flags = rustix::fs::fstatvfs(self.root.handle())?.f_flag;
             if flags.contains(rustix::fs::StatVfsMountFlags::RDONLY) { Err(Errno::ROFS) } else { Ok(()) }
         })
-    }
-}
-
-/// Something under a temporary name, which goes unless it is renamed.
-#[derive(Debug)]
-struct Beside {
-    parent: Arc<OwnedFd>,
-    name: String,
-    is_there: bool,
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        if self.is_there {
-            // What cannot be removed now is recognised by its name later.
-            let _ = rustix::fs::unlinkat(&*self.parent, &self.name, AtFlags::empty());
-        }
     }
 }
 

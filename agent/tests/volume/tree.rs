@@ -412,6 +412,16 @@ fn links_lead_to_the_file_and_renames_move_it() {
 }
 
 #[test]
+fn a_folder_that_holds_hundreds_of_full_folders_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..500 {
+        std::fs::create_dir_all(folder.path().join(format!("a/{number}/b"))).unwrap();
+    }
+    Tree::open(folder.path()).unwrap().remove(&place("a")).unwrap();
+    assert!(!folder.path().join("a").exists());
+}
+
+#[test]
 fn special_files_are_made_where_the_mode_carries_them() {
     each_file_system(|_, mount| {
         let tree = mount.tree();

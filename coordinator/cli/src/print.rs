@@ -86,7 +86,11 @@ fn report_text(report: &Report, paint: Paint) -> String {
         vec![paint.bold(format!("{pass} {} done in {}", report.stage, human::seconds(report.duration_seconds)))];
     let mut row = |name: &str, value: String| lines.push(format!("  {name:<12}{value}"));
     row("scanned", format!("{what}{}", human::bytes(counts.bytes_scanned)));
-    row("changed", format!("{} {unit}", human::count(counts.entries_changed)));
+    let renamed = match counts.entries_moved {
+        0 => String::new(),
+        moved => format!(", {} renamed", human::count(moved)),
+    };
+    row("changed", format!("{} {unit}{renamed}", human::count(counts.entries_changed)));
     row(
         "read",
         format!(

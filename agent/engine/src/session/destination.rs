@@ -11,32 +11,22 @@
 //! in doubt, and they are read instead of believed.
 
 use std::collections::{HashMap, VecDeque};
-use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tranship_proto::Place;
 use tranship_proto::entry::Kind;
 use tranship_proto::id::{ContentId, Token};
-use tranship_proto::limit::{IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX, UNFLUSHED_BYTES_MAX, UNFLUSHED_MS_MAX};
+use tranship_proto::limit::{ASKS_MAX, IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX, UNFLUSHED_BYTES_MAX, UNFLUSHED_MS_MAX};
 use tranship_proto::message::{
-    Ack, Barrier, Basis, Begin, Challenge, Close, Committed, Finish, Gap, Listed, Message, Op, Open, Pack, Piece, Plan,
-    Proof, Role, SurveyItem,
+    Ack, Ask, Barrier, Basis, Begin, Challenge, Close, Committed, Finish, Gap, Listed, Message, Op, Open, Pack, Piece,
+    Plan, Proof, Role, Signature, SurveyItem,
 };
 use tranship_proto::refusal::{Reason, Refusal};
 
+use super::intents::Intents;
 use super::{Failure, Greeting, out_of_turn};
 
-/// Something that a pass is about to change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Touch {
-    /// Anything.
-    Everything,
-    /// This place, and what is beneath it.
-    Place(Place),
-    /// One piece of the block volume.
-    Piece(u64),
-}
+pub use super::intents::Touch;
 
 /// One thing to apply.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +57,8 @@ pub enum Action {
     Intend(Vec<Touch>),
     /// Apply this; several may be under way.
     Apply(JobId, Job),
+    /// Give the signature that is asked for.
+    Sign(Ask),
     /// Flush what was applied, then record it durably as done.
     Checkpoint,
     /// Make our manifest of this pass durable.
@@ -108,6 +100,8 @@ pub enum Event {
         /// What could not be carried.
         gaps: Vec<Gap>,
     },
+    /// What was asked for.
+    Signed(Signature),
     /// What had been applied when the checkpoint began is durable.
     Checkpointed,
     /// Our manifest is durable.
@@ -157,6 +151,8 @@ pub struct DestinationSession {
     contents: HashMap<ContentId, Content>,
     intents: Intents,
     jobs: HashMap<JobId, Running>,
+    /// Questions that are being answered.
+    asks: usize,
     next_job: JobId,
     in_flight_bytes: usize,
     packs_done: u64,
@@ -189,15 +185,6 @@ enum What {
     Close,
 }
 
-/// Jobs wait here until what they touch is recorded; one record serves all that wait at the time.
-#[derive(Debug, Default)]
-struct Intents {
-    covers_everything: bool,
-    waiting: Vec<(Vec<Touch>, JobId, Job)>,
-    recording: Vec<(JobId, Job)>,
-    is_recording: bool,
-}
-
 /// What was applied since the last checkpoint began.
 #[derive(Debug, Default)]
 struct Unflushed {
@@ -225,6 +212,7 @@ impl DestinationSession {
             contents: HashMap::new(),
             intents: Intents::default(),
             jobs: HashMap::new(),
+            asks: 0,
             next_job: 0,
             in_flight_bytes: 0,
             packs_done: 0,
@@ -340,7 +328,11 @@ impl DestinationSession {
             }
             (
                 State::Receiving,
-                message @ (Message::Plan(_) | Message::Structure(_) | Message::Barrier(_) | Message::Finish(_)),
+                message @ (Message::Plan(_)
+                | Message::Structure(_)
+                | Message::Barrier(_)
+                | Message::Ask(_)
+                | Message::Finish(_)),
             ) => {
                 self.control.push_back(message);
                 Ok(())
@@ -388,10 +380,11 @@ impl DestinationSession {
                 }
             }
             (State::Receiving, Event::Intended) => {
-                self.intents.is_recording = false;
-                for (id, job) in mem::take(&mut self.intents.recording) {
-                    self.actions.push_back(Action::Apply(id, job));
-                }
+                self.actions.extend(self.intents.recorded());
+            }
+            (State::Receiving, Event::Signed(signature)) => {
+                self.asks -= 1;
+                self.transmits.push_back(Message::Signature(signature));
             }
             (State::Receiving, Event::Applied { job, bytes, entries, gaps }) => {
                 self.applied(job, Ack { bytes, entries }, now);
@@ -444,7 +437,7 @@ impl DestinationSession {
             {
                 self.take_data(message)?;
             }
-            self.record_intents();
+            self.actions.extend(self.intents.take());
             self.checkpoint_when_due(now);
         }
         if self.state == State::Committing {
@@ -464,12 +457,13 @@ impl DestinationSession {
         let may_take = match self.control.front() {
             None => false,
             Some(Message::Plan(_)) => true,
+            Some(Message::Ask(_)) => self.is_data_open,
             Some(Message::Structure(_)) => !is_structure_running,
             Some(Message::Barrier(Barrier { packs, contents })) => {
                 !is_structure_running && self.packs_done >= *packs && self.contents_done >= *contents
             }
             // A record of intents may be under way although nothing came of it.
-            Some(_) => self.jobs.is_empty() && self.data.is_empty() && !self.intents.is_recording,
+            Some(_) => self.jobs.is_empty() && self.asks == 0 && self.data.is_empty() && !self.intents.is_recording(),
         };
         if !may_take {
             return Ok(false);
@@ -477,7 +471,7 @@ impl DestinationSession {
         match self.control.pop_front().expect("there is one") {
             Message::Plan(plan) => self.take_plan(&plan)?,
             Message::Structure(ops) => {
-                let touches = ops.iter().flat_map(touches_of).collect();
+                let touches = ops.iter().map(touch_of).collect();
                 self.start(What::Ops, 0, touches, Job::Ops(ops));
             }
             Message::Barrier(barrier) => {
@@ -486,6 +480,13 @@ impl DestinationSession {
                 }
                 self.is_data_open = true;
             }
+            Message::Ask(ask) => {
+                if self.asks >= ASKS_MAX {
+                    return Err(Refusal::new(Reason::Protocol, "more questions than may wait for an answer"));
+                }
+                self.asks += 1;
+                self.actions.push_back(Action::Sign(ask));
+            }
             Message::Finish(finish) => self.finish(finish)?,
             message => return Err(out_of_turn(message.name(), self.state())),
         }
@@ -493,10 +494,8 @@ impl DestinationSession {
     }
 
     fn take_plan(&mut self, plan: &Plan) -> Result<(), Refusal> {
-        if plan.touches_everything && !self.intents.covers_everything {
-            self.intents.covers_everything = true;
-            self.intents.is_recording = true;
-            self.actions.push_back(Action::Intend(vec![Touch::Everything]));
+        if plan.touches_everything {
+            self.actions.extend(self.intents.cover_everything());
         }
         Ok(())
     }
@@ -576,26 +575,7 @@ impl DestinationSession {
         let id = self.next_job;
         self.next_job += 1;
         self.jobs.insert(id, Running { bytes, what });
-        self.intents.waiting.push((touches, id, job));
-    }
-
-    fn record_intents(&mut self) {
-        if self.intents.is_recording || self.intents.waiting.is_empty() {
-            return;
-        }
-        let waiting = mem::take(&mut self.intents.waiting);
-        if self.intents.covers_everything {
-            self.actions.extend(waiting.into_iter().map(|(_, id, job)| Action::Apply(id, job)));
-            return;
-        }
-        let mut touches = Vec::new();
-        for (needed, id, job) in waiting {
-            touches.extend(needed);
-            self.intents.recording.push((id, job));
-        }
-        touches.dedup();
-        self.intents.is_recording = true;
-        self.actions.push_back(Action::Intend(touches));
+        self.intents.push(touches, id, job);
     }
 
     fn applied(&mut self, job: JobId, done: Ack, now: Duration) {
@@ -677,8 +657,11 @@ impl DestinationSession {
     }
 }
 
-fn touches_of(op: &Op) -> Vec<Touch> {
-    vec![Touch::Place(op.place().clone())]
+fn touch_of(op: &Op) -> Touch {
+    match op {
+        Op::MoveOut { place, slot } => Touch::Slot(place.clone(), *slot),
+        op => Touch::Place(op.place().clone()),
+    }
 }
 
 fn not_open(content: ContentId) -> Refusal {

@@ -55,6 +55,7 @@ impl Handover {
                 vec![(Channel::Data(self.next_stream()), Message::Pack(pack))]
             }
             Produced::Ops(ops) => vec![(Channel::Control, Message::Structure(ops))],
+            Produced::Ask(ask) => vec![(Channel::Control, Message::Ask(ask))],
             Produced::Pieces { open, pieces, close } => {
                 let id = open.content;
                 let count = pieces.len() as u64;

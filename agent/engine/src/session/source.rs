@@ -12,15 +12,18 @@
 use std::collections::VecDeque;
 
 use tranship_proto::id::Token;
-use tranship_proto::limit::{IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX};
+use tranship_proto::limit::{ASKS_MAX, IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX};
 use tranship_proto::message::{
-    Ack, Barrier, Basis, BasisChoice, Begin, Challenge, Close, Committed, Contract, Finish, Gap, Level, Listed,
-    Message, Op, Open, Pack, Piece, Plan, Proof, Role, SurveyItem,
+    Ack, Ask, Barrier, Basis, BasisChoice, Begin, Challenge, Close, Committed, Contract, Finish, Gap, Level, Listed,
+    Message, Op, Open, Pack, Piece, Plan, Proof, Role, Signature, SurveyItem,
 };
 use tranship_proto::refusal::{Reason, Refusal};
 
 use super::handover::Handover;
 use super::{Channel, Failure, Greeting, out_of_turn};
+
+/// Pieces of a large content that one [`Action::Read`] takes, at most.
+pub const PIECES_PER_READ: usize = 4;
 
 /// What a pass is to do.
 #[derive(Debug, Clone)]
@@ -60,6 +63,8 @@ pub enum Action {
     NextStructure,
     /// Read the next contents.
     Read,
+    /// Go on with what was asked.
+    Refine(Signature),
     /// Give the next operations that come after all contents.
     NextClosing,
     /// Take these places for unknown at the destination.
@@ -90,6 +95,8 @@ pub enum Produced {
     },
     /// Metadata of files whose content did not change.
     Ops(Vec<Op>),
+    /// What of a content goes on when this is answered.
+    Ask(Ask),
 }
 
 /// What a plan comes to.
@@ -99,6 +106,8 @@ pub struct Planned {
     pub entries: u64,
     /// Places to look at.
     pub candidates: u64,
+    /// Objects to move.
+    pub moves: u64,
     /// Bytes of content in them.
     pub bytes: u64,
     /// Whether listing what the pass touches is not worth it.
@@ -127,6 +136,8 @@ pub enum Event {
         /// Whether there was nothing left.
         is_exhausted: bool,
     },
+    /// What came of an answer.
+    Refined(Vec<Produced>),
     /// The places are taken for unknown.
     Doubted,
     /// Our manifest is durable.
@@ -194,6 +205,9 @@ pub struct SourceSession {
     queued_bytes: usize,
     actions: VecDeque<Action>,
     reads: usize,
+    /// Questions without an answer, and answers that are being worked on.
+    asks: usize,
+    refines: usize,
     is_exhausted: bool,
     handover: Handover,
     has_said_anything: bool,
@@ -219,6 +233,8 @@ impl SourceSession {
             queued_bytes: 0,
             actions: VecDeque::new(),
             reads: 0,
+            asks: 0,
+            refines: 0,
             is_exhausted: false,
             handover,
             has_said_anything: false,
@@ -355,6 +371,11 @@ impl SourceSession {
                 self.actions.push_back(Action::Doubt(gaps));
                 Ok(())
             }
+            (State::Contents, Message::Signature(signature)) if self.asks > 0 => {
+                (self.asks, self.refines) = (self.asks - 1, self.refines + 1);
+                self.actions.push_back(Action::Refine(signature));
+                Ok(())
+            }
             (State::Finishing, Message::Committed(committed)) => self.commit(committed),
             (State::Proving { theirs, .. }, Message::Proof(proof)) => {
                 *theirs = Some(proof);
@@ -415,6 +436,13 @@ impl SourceSession {
             (State::Contents, Event::Read { produced, is_exhausted }) => {
                 self.reads -= 1;
                 self.is_exhausted |= is_exhausted;
+                self.hand_over(produced);
+                self.read_on();
+                self.close_when_read();
+                Ok(())
+            }
+            (State::Contents, Event::Refined(produced)) => {
+                self.refines -= 1;
                 self.hand_over(produced);
                 self.read_on();
                 self.close_when_read();
@@ -509,7 +537,7 @@ impl SourceSession {
 
     fn start_copying(&mut self, planned: Planned) {
         self.planned = planned;
-        if planned.candidates == 0 {
+        if planned.candidates == 0 && planned.moves == 0 {
             return self.finish();
         }
         // Such a plan makes the destination doubt everything, even if nothing comes of it.
@@ -526,7 +554,11 @@ impl SourceSession {
     /// Asks for reads while there is room for what they produce.
     fn read_on(&mut self) {
         let may_read = |session: &Self| {
-            session.state == State::Contents
+            // Each read may ask for all of its pieces; without an answer in sight none may be left to guess.
+            let asks = session.asks + session.refines;
+            let may_ask = asks == 0 || asks + (session.reads + 1) * PIECES_PER_READ <= ASKS_MAX;
+            may_ask
+                && session.state == State::Contents
                 && !session.is_exhausted
                 && session.reads < session.order.reads_max
                 && session.queued_bytes < IN_FLIGHT_BYTES_MAX
@@ -540,6 +572,7 @@ impl SourceSession {
 
     fn hand_over(&mut self, produced: Vec<Produced>) {
         for produced in produced {
+            self.asks += usize::from(matches!(produced, Produced::Ask(_)));
             for (channel, message) in self.handover.messages(produced) {
                 self.has_said_anything = true;
                 self.queue(channel, message);
@@ -548,7 +581,7 @@ impl SourceSession {
     }
 
     fn close_when_read(&mut self) {
-        if self.is_exhausted && self.reads == 0 {
+        if self.is_exhausted && self.reads + self.asks + self.refines == 0 {
             self.say(Message::Barrier(self.handover.barrier()));
             self.state = State::Closing;
             self.actions.push_back(Action::NextClosing);

@@ -1,6 +1,7 @@
 //! An open content of a volume in memory.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 use tranship_engine::Stat;
@@ -18,6 +19,8 @@ pub(super) struct Handle {
     pub(super) place: Place,
     /// What the device held when it was opened, if that is what is read.
     pub(super) on_device: Option<Vec<u8>>,
+    /// Whether it has no name yet.
+    pub(super) is_beside: AtomicBool,
 }
 
 impl MemoryVolume {
@@ -109,6 +112,15 @@ impl Content for Handle {
         let size = self.inode.lock().data.cache.len() as u64;
         let end = if self.inode.kind == Kind::Block { offset + bytes } else { (offset + bytes).min(size) };
         self.write(&vec![0; end.saturating_sub(offset) as usize], offset)
+    }
+
+    fn land(&self) -> Result<(), VolumeError> {
+        if self.is_beside.swap(false, Ordering::Relaxed) {
+            self.volume.begin(Operation::Change, "replace", &self.place)?;
+            let now = self.volume.tick();
+            self.volume.place_new(&mut self.volume.lock(), &self.place, self.inode.clone(), now)?;
+        }
+        Ok(())
     }
 
     fn set_size(&self, bytes: u64) -> Result<(), VolumeError> {
