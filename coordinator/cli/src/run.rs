@@ -56,7 +56,7 @@ pub(crate) async fn sync(options: SyncOptions, confined: ConfinedSource, context
         excludes: options.exclude.clone(),
         compression: compression(options.compression),
     };
-    let result = match Peer::new(meeting, link_options(&options.link, &context), options.link.waits, &context) {
+    let result = match Peer::new(meeting, &options.link, true, &context) {
         Ok(peer) => send(&pass, peer, &context).await,
         Err(error) => Err(error),
     };
@@ -117,8 +117,7 @@ pub(crate) async fn receive(
     confined: ConfinedDestination,
     context: Context,
 ) -> Result<Report, RunError> {
-    let link = link::LinkOptions { sends_contents: false, ..link_options(&options.link, &context) };
-    let mut peer = Peer::new(confined.meeting, link, options.link.waits, &context)?;
+    let mut peer = Peer::new(confined.meeting, &options.link, false, &context)?;
     let receiving = Receiving {
         path: &options.destination,
         state: &options.state,
@@ -185,8 +184,10 @@ enum Peer {
 }
 
 impl Peer {
-    fn new(meeting: Meeting, options: link::LinkOptions, waits: bool, context: &Context) -> Result<Self, RunError> {
+    fn new(meeting: Meeting, options: &LinkOptions, sends_contents: bool, context: &Context) -> Result<Self, RunError> {
         let identity = Identity::generate().map_err(no_link)?;
+        let waits = options.waits;
+        let options = link::LinkOptions { sends_contents, ..link_options(options, context) };
         match meeting {
             Meeting::Dial(ticket) => Ok(Self::Dial { ticket, identity, options, waits }),
             Meeting::Listen(sockets) => Self::listen(sockets, &identity, &options, context),
