@@ -35,8 +35,8 @@ pub struct Confinement<'a> {
     pub volume: Root<'a>,
     /// What it may do there.
     pub grant: Grant,
-    /// The state folder: read, written and listed. Its files are renamed within one folder only.
-    pub state: &'a Path,
+    /// The state folder, if there is one: read, written and listed. Its files are renamed within one folder only.
+    pub state: Option<&'a Path>,
     /// Files and folders that are read later on, such as the resolver's configuration. One that is not there when
     /// confinement is applied, or is replaced by another file later, cannot be read.
     pub readable: &'a [&'a Path],

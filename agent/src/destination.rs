@@ -18,7 +18,7 @@ use tranship_engine::overlay::overlay;
 use tranship_engine::session::destination::{Action, Event, Touch};
 use tranship_proto::Place;
 use tranship_proto::id::{ContentId, Digest, Token};
-use tranship_proto::message::{Basis, Begin, Challenge, Committed, Finish, Gap, Listed, Proof, VolumeKind};
+use tranship_proto::message::{Basis, Begin, Challenge, Committed, Examine, Finish, Gap, Listed, Proof, VolumeKind};
 use tranship_proto::refusal::Reason;
 
 use crate::pass::{Changes, Counters, PassError};
@@ -65,6 +65,15 @@ struct Inner {
     pass: Option<Pass>,
     survey: Option<Survey>,
     listing: Option<Listings>,
+    compared: Option<Compared>,
+}
+
+/// What is read to be compared, where there is no pass.
+#[derive(Clone)]
+struct Compared {
+    excludes: Excludes,
+    block_bytes: Option<u64>,
+    reads_rest: bool,
 }
 
 /// The pass that runs.
@@ -135,6 +144,10 @@ impl Destination {
             Action::Begin(begin) => {
                 self.begin(begin)?;
                 Event::Begun
+            }
+            Action::Examine(examine, challenge) => {
+                self.prepare_comparison(&examine)?;
+                Event::Proved(self.prove(&challenge)?)
             }
             Action::Survey => {
                 let (items, is_last) = self.next_survey()?;
@@ -207,11 +220,7 @@ impl Destination {
 
     /// Gets ready for a pass: finds out what the volume holds, as far as the source does not know it.
     pub fn begin(&self, begin: Begin) -> Result<(), PassError> {
-        let is_block = self.facts.kind == VolumeKind::Block;
-        if begin.block_bytes.is_some() != is_block {
-            let detail = "a tree on one side and a block volume on the other".to_owned();
-            return Err(PassError::Refused { reason: Reason::Kind, detail });
-        }
+        self.expect_kind(begin.block_bytes)?;
         let excludes = Excludes::new(&begin.excludes)?;
         let map = Map::new(self.store.create("map.tmp")?)?;
         let (head, history) = {
@@ -235,6 +244,22 @@ impl Destination {
         inner.pass = Some(Pass { basis: survey.basis.clone(), ..pass });
         inner.survey = Some(survey);
         Ok(())
+    }
+
+    /// Gets ready to be compared. Neither the volume nor what is remembered of it is changed.
+    pub fn prepare_comparison(&self, examine: &Examine) -> Result<(), PassError> {
+        self.expect_kind(examine.block_bytes)?;
+        let excludes = Excludes::new(&examine.excludes)?;
+        lock(&self.inner).compared = Some(Compared { excludes, block_bytes: examine.block_bytes, reads_rest: true });
+        Ok(())
+    }
+
+    fn expect_kind(&self, block_bytes: Option<u64>) -> Result<(), PassError> {
+        if block_bytes.is_some() == (self.facts.kind == VolumeKind::Block) {
+            return Ok(());
+        }
+        let detail = "a tree on one side and a block volume on the other".to_owned();
+        Err(PassError::Refused { reason: Reason::Kind, detail })
     }
 
     /// Records durably that this is about to be touched.
@@ -330,15 +355,19 @@ impl Destination {
 
     /// Reads the volume again, past the page cache.
     pub fn prove(&self, challenge: &Challenge) -> Result<Proof, PassError> {
-        let pass = self.pass();
+        let compared = lock(&self.inner).compared.clone();
+        let Compared { excludes, block_bytes, reads_rest } = compared.unwrap_or_else(|| {
+            let Pass { excludes, begin, .. } = self.pass();
+            Compared { excludes, block_bytes: begin.block_bytes, reads_rest: false }
+        });
         let manifest = lock(&self.inner).head.as_ref().and_then(|head| head.token).map(manifest_name);
         let proving = Proving {
             volume: &*self.volume,
             store: &self.store,
-            excludes: &pass.excludes,
+            excludes: &excludes,
             access: Access::ReadDevice,
-            block_bytes: pass.begin.block_bytes,
-            reads_rest: false,
+            block_bytes,
+            reads_rest,
             manifest,
             threads: self.threads,
             stop: &self.stop,

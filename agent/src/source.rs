@@ -320,7 +320,9 @@ impl Source {
         let known: BTreeSet<(Place, GapKind)> = gaps.iter().map(|gap| (gap.place.clone(), gap.what)).collect();
         gaps.extend(found.into_iter().filter(|gap| !known.contains(&(gap.place.clone(), gap.what))));
         drop(gaps);
-        lock(&self.inner).comparing = Some(Comparing::new(listing.entries(&*state.store)?));
+        let mut inner = lock(&self.inner);
+        inner.comparing = Some(Comparing::new(listing.entries(&*state.store)?));
+        inner.left_out = listing.left_out;
         Ok(proof)
     }
 

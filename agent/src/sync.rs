@@ -87,6 +87,7 @@ pub async fn send(
         is_final: pass.final_level.is_some(),
         block_bytes: block_bytes(&*pass.volume, &facts)?,
         excludes: pass.excludes.clone(),
+        only_examines: false,
         proof: pass.final_level.map(|level| (level, random())),
         token: Token(random()),
         data_streams: DATA_STREAMS,
@@ -330,6 +331,40 @@ pub fn compare(
         differences = comparing.finish()?;
     }
     Ok(Comparison { a, b, differences, left_out })
+}
+
+/// Compares a volume of this host with what a destination at the other end of `link` holds. Both are read in full, and
+/// nothing is changed, nor remembered, on either side.
+pub async fn examine(
+    volume: Arc<dyn Volume>,
+    contract: Contract,
+    excludes: &[String],
+    link: Link,
+    monitor: Arc<Monitor>,
+    halt: Arc<AtomicBool>,
+    stop: impl Future<Output = ()>,
+) -> Result<Comparison, DriveError> {
+    let settings = Settings { contract, is_final: true, excludes: excludes.to_vec(), threads: threads() };
+    let facts = volume.facts().map_err(PassError::from)?;
+    let open_store: OpenStore = Arc::new(|_| Ok(Arc::new(crate::state::memory::MemoryStore::default())));
+    let compressor = Arc::new(Compressor::new(Compression::None));
+    let source = Source::new(volume.clone(), open_store, settings, compressor, wall_clock(), halt)?;
+    let source = Arc::new(source);
+    let order = Order {
+        greeting: greeting(&facts),
+        contract,
+        is_final: true,
+        block_bytes: block_bytes(&*volume, &facts)?,
+        excludes: excludes.to_vec(),
+        only_examines: true,
+        proof: Some((Level::Full, random())),
+        token: Token(random()),
+        data_streams: DATA_STREAMS,
+        reads_max: 1,
+    };
+    let sent = driver::send(source.clone(), order, link, monitor, stop).await?;
+    let Verdict { ours, theirs, differences } = sent.session.verdict().expect("a session that is done has one").clone();
+    Ok(Comparison { a: ours, b: theirs, differences, left_out: source.left_out() })
 }
 
 /// What a comparison amounts to.

@@ -123,7 +123,7 @@ impl Place {
     }
 
     fn try_confine(&self, volume: Root<'_>, grant: Grant, network: Network<'_>) -> Result<Applied, ConfineError> {
-        Confinement { volume, grant, state: &self.state(), readable: &[], network }.apply()
+        Confinement { volume, grant, state: Some(&self.state()), readable: &[], network }.apply()
     }
 }
 
@@ -319,7 +319,8 @@ fn block_device(place: &Place) {
     let readable: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
     let (volume, state) = (Root::Path(&device), place.state());
     let network = Network::Open;
-    let applied = Confinement { volume, grant: Grant::Write, state: &state, readable: &readable, network }.apply();
+    let applied =
+        Confinement { volume, grant: Grant::Write, state: Some(&state), readable: &readable, network }.apply();
     assert!(matches!(applied, Ok(Applied { landlock_abi: 1.., seccomp: true, .. })), "{applied:?}");
     let file = File::options().read(true).write(true).open(&device).unwrap();
     assert_eq!(rustix::fs::ioctl_blksszget(&file).unwrap(), 512);

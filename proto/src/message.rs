@@ -25,6 +25,8 @@ pub enum Message {
     Basis(Basis),
     /// Source: what this pass builds on.
     Begin(Begin),
+    /// Source, instead of a pass: only challenges follow, about volumes as they are.
+    Examine(Examine),
     /// Destination: entries of the basis that no common manifest tells, in order.
     Survey(Vec<SurveyItem>),
     /// Destination: the survey is complete.
@@ -179,6 +181,15 @@ pub struct Begin {
     /// Whether the source has no writers.
     pub is_final: bool,
     /// Size of a block volume.
+    pub block_bytes: Option<u64>,
+    /// Patterns of what is left out on both sides, in gitignore's syntax.
+    pub excludes: Vec<String>,
+}
+
+/// What is compared without a pass. Nothing is changed by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Examine {
+    /// Size of a block volume: a larger destination is equal if zeros follow.
     pub block_bytes: Option<u64>,
     /// Patterns of what is left out on both sides, in gitignore's syntax.
     pub excludes: Vec<String>,
@@ -631,6 +642,7 @@ impl Message {
             Self::Refuse(_) => "Refuse",
             Self::Basis(_) => "Basis",
             Self::Begin(_) => "Begin",
+            Self::Examine(_) => "Examine",
             Self::Survey(_) => "Survey",
             Self::SurveyEnd => "SurveyEnd",
             Self::Plan(_) => "Plan",
@@ -809,6 +821,11 @@ impl Message {
             }
             Self::ListingEnd => 21,
             Self::Bye => 22,
+            Self::Examine(examine) => {
+                w.option(examine.block_bytes, Writer::u64);
+                encode_patterns(&examine.excludes, &mut w);
+                25
+            }
         };
         Frame { kind, head: w.finish().into(), body }
     }
@@ -895,6 +912,9 @@ impl Message {
             22 => Self::Bye,
             23 => Self::Ask(Ask::decode(&mut r)?),
             24 => return Signature::decode(r, body).map(Self::Signature),
+            25 => {
+                Self::Examine(Examine { block_bytes: decode_block_bytes(&mut r)?, excludes: decode_patterns(&mut r)? })
+            }
             value => return Err(WireError::Meaningless { what: "message kind", value: u64::from(value) }),
         };
         r.finish()?;
@@ -951,6 +971,19 @@ impl Hello {
     }
 }
 
+fn encode_patterns(patterns: &[String], w: &mut Writer) {
+    w.u64(patterns.len() as u64);
+    patterns.iter().for_each(|pattern| w.bytes(pattern.as_bytes()));
+}
+
+fn decode_patterns(r: &mut Reader<'_>) -> Result<Vec<String>, WireError> {
+    (0..r.count("patterns", PATTERNS_MAX)?).map(|_| r.text("pattern")).collect()
+}
+
+fn decode_block_bytes(r: &mut Reader<'_>) -> Result<Option<u64>, WireError> {
+    r.option("block size", |r| r.at_most("block size", FILE_BYTES_MAX))
+}
+
 impl Begin {
     fn encode(&self, w: &mut Writer) {
         match self.basis {
@@ -964,8 +997,7 @@ impl Begin {
         w.u8(self.fidelity.number());
         w.bool(self.is_final);
         w.option(self.block_bytes, Writer::u64);
-        w.u64(self.excludes.len() as u64);
-        self.excludes.iter().for_each(|pattern| w.bytes(pattern.as_bytes()));
+        encode_patterns(&self.excludes, w);
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
@@ -978,8 +1010,8 @@ impl Begin {
             },
             fidelity: Fidelity::from_number(r.u8("fidelity")?)?,
             is_final: r.bool("final")?,
-            block_bytes: r.option("block size", |r| r.at_most("block size", FILE_BYTES_MAX))?,
-            excludes: (0..r.count("patterns", PATTERNS_MAX)?).map(|_| r.text("pattern")).collect::<Result<_, _>>()?,
+            block_bytes: decode_block_bytes(r)?,
+            excludes: decode_patterns(r)?,
         })
     }
 }

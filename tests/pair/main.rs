@@ -11,4 +11,5 @@ mod limits;
 mod links;
 mod moves;
 mod trees;
+mod verify;
 mod writers;

@@ -143,6 +143,7 @@ fn order(world: &mut World, wish: Wish) -> Order {
         is_final: wish.is_final,
         block_bytes: (facts.kind == VolumeKind::Block).then(|| world.source.volume.places()[0].2),
         excludes: Vec::new(),
+        only_examines: false,
         proof: wish.is_final.then_some((Level::Full, nonce)),
         token: Token(token),
         data_streams: DATA_STREAMS,

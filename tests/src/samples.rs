@@ -6,7 +6,7 @@ use tranship_proto::feature;
 use tranship_proto::id::{ContentId, Digest, Epoch, Token};
 use tranship_proto::limit::PIECE_BYTES;
 use tranship_proto::message::{
-    Ack, Ask, Barrier, Basis, BasisChoice, Begin, Challenge, Close, Codec, Committed, Contract, Delta, Extent,
+    Ack, Ask, Barrier, Basis, BasisChoice, Begin, Challenge, Close, Codec, Committed, Contract, Delta, Examine, Extent,
     Fidelity, Finish, Gap, GapKind, Hello, Level, Listed, Onto, Op, Open, Pack, Packed, Piece, Plan, Proof, Role,
     Signature, SurveyItem, Surveyed, VolumeKind,
 };
@@ -194,6 +194,7 @@ fn endings() -> Vec<Message> {
         }]),
         Message::ListingEnd,
         Message::Bye,
+        Message::Examine(Examine { block_bytes: Some(1 << 30), excludes: vec!["*.tmp".to_owned()] }),
     ]
 }
 

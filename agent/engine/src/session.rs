@@ -10,6 +10,7 @@ pub mod destination;
 mod handover;
 mod intents;
 pub mod source;
+mod verdict;
 
 use tranship_proto::feature;
 use tranship_proto::id::Epoch;

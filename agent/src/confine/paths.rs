@@ -62,11 +62,12 @@ fn rules(confinement: &Confinement<'_>, notes: &mut Vec<String>) -> Result<Rules
         Root::Path(path) => Handle::Own(open(path)?),
         Root::Handle(handle) => Handle::Lent(handle),
     };
-    let state = open(confinement.state)?;
     let mut rules = handled(confinement.network)
         .and_then(|ruleset| ruleset.add_rule(PathBeneath::new(&volume, volume_rights(&volume, confinement.grant))))
-        .and_then(|ruleset| ruleset.add_rule(PathBeneath::new(&state, STATE)))
         .map_err(ConfineError::Landlock)?;
+    if let Some(state) = confinement.state {
+        rules = rules.add_rule(PathBeneath::new(open(state)?, STATE)).map_err(ConfineError::Landlock)?;
+    }
     // Its own open files, by number: the only safe name of a file that has none.
     for path in confinement.readable.iter().copied().chain([Path::new("/proc/self")]) {
         let Ok(handle) = open(path) else {

@@ -128,7 +128,7 @@ impl Run {
     fn work_off(&mut self) {
         while let Some(action) = self.session.poll_action() {
             match action {
-                Action::Apply(..) | Action::Sign(_) | Action::Checkpoint | Action::Prove(_) => {
+                Action::Apply(..) | Action::Sign(_) | Action::Checkpoint | Action::Prove(_) | Action::Examine(..) => {
                     self.lanes.beside(action)
                 }
                 action => self.lanes.in_order(action),

@@ -221,7 +221,8 @@ impl Source {
         // What is appended while it is read is the next pass's.
         let size = found.stat.size.min(look.stat.size);
         let (onto, basis) = held_basis(&c, kind);
-        let shifted = self.shifted(state, &*content, size, &basis)?;
+        // A block volume is written in place, and never beside itself.
+        let shifted = if kind == Kind::File { self.shifted(state, &*content, size, &basis)? } else { None };
         let (onto, basis) = if shifted.is_some() { (Onto::Beside, Held::Zeros) } else { (onto, basis) };
         let open = Open { content: id, place: c.place.clone(), kind, size, onto };
         let map_start = state.map.reserve(size);

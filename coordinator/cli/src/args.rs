@@ -154,8 +154,8 @@ pub(crate) struct VerifyArgs {
     /// One folder, device or image
     #[arg(value_name = "A")]
     pub(crate) a: OsString,
-    /// The other
-    #[arg(value_name = "B")]
+    /// The other; or the ticket of a running `receive`, `-` or `@FILE`, to compare with what it holds
+    #[arg(value_name = "B|TICKET")]
     pub(crate) b: OsString,
     /// What counts of owners, access lists and devices [default: exact for root, else plain]
     #[arg(long, value_enum, value_name = "MODE")]
@@ -163,6 +163,8 @@ pub(crate) struct VerifyArgs {
     /// Leave out what matches, as in a .gitignore; repeat the flag for more
     #[arg(long, value_name = "PATTERN")]
     pub(crate) exclude: Vec<String>,
+    #[command(flatten)]
+    pub(crate) link: LinkArgs,
 }
 
 /// `demo`.

@@ -36,6 +36,14 @@ pub(crate) struct ConfinedSource {
     pub(crate) applied: Applied,
 }
 
+/// One side of a comparison, confined to reading its volume.
+pub(crate) struct ConfinedReader {
+    /// The volume, open.
+    pub(crate) volume: Arc<dyn Volume>,
+    /// Where the other side is.
+    pub(crate) meeting: Meeting,
+}
+
 /// A destination that is confined to its volume.
 pub(crate) struct ConfinedDestination {
     /// Where the source is.
@@ -58,8 +66,17 @@ impl ConfinedSource {
                 (Meeting::at(receiver.ticket())?, Some(receiver))
             }
         };
-        let applied = confine(&options.source, Grant::Read, &options.state, &meeting, &options.link)?;
+        let applied = confine(&options.source, Grant::Read, Some(&options.state), &meeting, &options.link)?;
         Ok(Self { volume, meeting, receiver, applied })
+    }
+}
+
+impl ConfinedReader {
+    /// Opens the volume and confines this process, which remembers nothing.
+    pub(crate) fn enter(path: &Path, ticket: &Ticket, options: &LinkOptions) -> Result<Self, RunError> {
+        let (volume, meeting) = (open(path)?, Meeting::at(ticket)?);
+        confine(path, Grant::Read, None, &meeting, options)?;
+        Ok(Self { volume, meeting })
     }
 }
 
@@ -75,7 +92,7 @@ impl ConfinedDestination {
         };
         // The source says in which mode it comes. Device nodes are root's to make in any case.
         let grant = if rustix::process::geteuid().is_root() { Grant::WriteDevices } else { Grant::Write };
-        let applied = confine(path, grant, &options.state, &meeting, &options.link)?;
+        let applied = confine(path, grant, Some(&options.state), &meeting, &options.link)?;
         Ok(Self { meeting, applied })
     }
 }
@@ -135,7 +152,7 @@ pub(crate) fn self_test() -> Result<Vec<String>, RunError> {
     let confinement = Confinement {
         volume: Root::Path(&folders.path().join("volume")),
         grant: Grant::Write,
-        state: &folders.path().join("state"),
+        state: Some(&folders.path().join("state")),
         readable: &[],
         network: Network::Open,
     };
@@ -164,7 +181,7 @@ pub(crate) fn self_test() -> Result<Vec<String>, RunError> {
 fn confine(
     volume: &Path,
     grant: Grant,
-    state: &Path,
+    state: Option<&Path>,
     meeting: &Meeting,
     options: &LinkOptions,
 ) -> Result<Applied, RunError> {

@@ -29,10 +29,10 @@ use clap::{CommandFactory, Parser};
 use tranship_agent::monitor::Monitor;
 
 use crate::args::{Command, Global, Output, ReceiveArgs, SyncArgs, Typed, VerifyArgs};
-use crate::confined::{ConfinedDestination, ConfinedSource};
+use crate::confined::{ConfinedDestination, ConfinedReader, ConfinedSource};
 use crate::error::RunError;
 use crate::exit::Exit;
-use crate::options::Environment;
+use crate::options::{Compared, Environment};
 use crate::paint::Paint;
 use crate::print::Printer;
 use crate::progress::{Progress, Show};
@@ -64,7 +64,7 @@ fn execute(typed: Typed, printer: Printer) -> Result<Exit, RunError> {
     match command {
         Command::Sync(args) => sync(args, &global, printer),
         Command::Receive(args) => receive(args, &global, printer),
-        Command::Verify(args) => run(verify(args, &global, printer)),
+        Command::Verify(args) => verify(args, &global, printer),
         Command::Demo(args) => {
             let options = args.validate()?;
             run(async { demo::run(options, &global, printer, watched_stop(&global)?).await })
@@ -129,15 +129,26 @@ fn receive(args: ReceiveArgs, global: &Global, printer: Printer) -> Result<Exit,
     })
 }
 
-async fn verify(args: VerifyArgs, global: &Global, printer: Printer) -> Result<Exit, RunError> {
-    let options = args.validate()?;
-    let context = context(tokio::sync::watch::channel(None).1, global, printer)?;
-    let progress = Progress::start(Show::of(global), vec![("verify".to_owned(), Arc::clone(&context.monitor))]);
-    let result = run::verify(options, context).await;
-    drop(progress);
-    let verdict = result?;
-    printer.verdict(&verdict);
-    Ok(if verdict.is_equal() { Exit::Done } else { Exit::Different })
+fn verify(args: VerifyArgs, global: &Global, printer: Printer) -> Result<Exit, RunError> {
+    let options = args.validate(&mut BufReader::new(io::stdin()))?;
+    let confined = match &options.b {
+        Compared::Dial(ticket) => Some(ConfinedReader::enter(&options.a, ticket, &options.link)?),
+        Compared::Local(_) => None,
+    };
+    run(async {
+        let context = context(tokio::sync::watch::channel(options.link.bandwidth).1, global, printer)?;
+        let progress = Progress::start(Show::of(global), vec![("verify".to_owned(), Arc::clone(&context.monitor))]);
+        let result = match (options.b.clone(), confined) {
+            (Compared::Local(b), _) => run::verify(options, b, context).await,
+            (Compared::Dial(_), confined) => {
+                run::verify_afar(options, confined.expect("it was entered for a ticket"), context).await
+            }
+        };
+        drop(progress);
+        let verdict = result?;
+        printer.verdict(&verdict);
+        Ok(if verdict.is_equal() { Exit::Done } else { Exit::Different })
+    })
 }
 
 fn context(

@@ -87,17 +87,28 @@ pub(crate) enum Origin {
     Dial(Ticket),
 }
 
-/// A comparison of two volumes on this machine.
+/// A comparison of two volumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VerifyOptions {
-    /// One.
+    /// One, on this machine.
     pub(crate) a: PathBuf,
     /// The other.
-    pub(crate) b: PathBuf,
+    pub(crate) b: Compared,
     /// The contract under which metadata counts.
     pub(crate) fidelity: Fidelity,
     /// What does not belong to the volumes.
     pub(crate) exclude: Vec<String>,
+    /// How the other side is reached.
+    pub(crate) link: LinkOptions,
+}
+
+/// The second volume of a comparison.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Compared {
+    /// On this machine.
+    Local(PathBuf),
+    /// What the receiver holds that this ticket leads to.
+    Dial(Ticket),
 }
 
 /// How the other side is reached.
@@ -252,19 +263,28 @@ impl ReceiveArgs {
 }
 
 impl VerifyArgs {
-    /// What it means.
-    pub(crate) fn validate(self) -> Result<VerifyOptions, RunError> {
-        if [&self.a, &self.b].into_iter().any(|text| is_ticket_text(text)) {
+    /// What it means. Reads a ticket from `stdin` if it is meant to come from there.
+    pub(crate) fn validate(self, stdin: &mut dyn BufRead) -> Result<VerifyOptions, RunError> {
+        if is_ticket_text(&self.a) {
             return Err(RunError::usage(
-                "`verify` compares two volumes on this machine, and one of them is a ticket",
-                "between hosts, `tranship sync SRC TICKET --final` proves that both sides are equal",
+                "A is a ticket, and the first volume is always on this machine",
+                "run `tranship verify PATH TICKET`",
             ));
         }
-        let (a, b) = (PathBuf::from(self.a), PathBuf::from(self.b));
-        if same_place(&a, &b) {
+        let a = PathBuf::from(self.a);
+        let b = if Ticket::is_meant_by(&self.b) {
+            Compared::Dial(read_ticket(&self.b, stdin)?)
+        } else {
+            refuse_link_flags(&self.link)?;
+            Compared::Local(PathBuf::from(self.b))
+        };
+        if let Compared::Local(b) = &b
+            && same_place(&a, b)
+        {
             return Err(RunError::usage("A and B are the same volume", "give two volumes"));
         }
-        Ok(VerifyOptions { a, b, fidelity: fidelity_of(self.mode), exclude: validate_patterns(self.exclude)? })
+        let (fidelity, exclude) = (fidelity_of(self.mode), validate_patterns(self.exclude)?);
+        Ok(VerifyOptions { a, b, fidelity, exclude, link: self.link.validate()? })
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use tranship_agent::pass::chain;
 use tranship_agent::report::{self, Contract, Report, Verdict};
 use tranship_agent::sync::{self, Pass, Receiving};
 
-use crate::confined::{ConfinedDestination, ConfinedSource, Meeting, facts, open};
+use crate::confined::{ConfinedDestination, ConfinedReader, ConfinedSource, Meeting, facts, open};
 pub(crate) use crate::error::RunError;
 use crate::options::{Compression, Congestion, LinkOptions, ReceiveOptions, SyncOptions, VerifyOptions};
 use crate::rate::Rate;
@@ -139,6 +140,10 @@ pub(crate) async fn receive(
         warn(&link);
         let began = Instant::now();
         match sync::receive(&receiving, link, context.stop.wait()).await {
+            // Somebody compared, and nothing came.
+            Ok(received) if received.session.is_examined() => {
+                context.monitor.enter(Phase::Done, 0, 0);
+            }
             Ok(received) => {
                 report.stage += 1;
                 report.counts.bytes_received = received.received_bytes;
@@ -157,14 +162,14 @@ pub(crate) async fn receive(
     }
 }
 
-/// Reads both volumes and compares them.
-pub(crate) async fn verify(options: VerifyOptions, context: Context) -> Result<Verdict, RunError> {
+/// Reads two volumes of this machine and compares them.
+pub(crate) async fn verify(options: VerifyOptions, other: PathBuf, context: Context) -> Result<Verdict, RunError> {
     let began = Instant::now();
-    let volumes = [open(&options.a)?, open(&options.b)?];
+    let volumes = [open(&options.a)?, open(&other)?];
     let contract = Contract::all(options.fidelity);
     context.monitor.enter(Phase::Proving, 0, 0);
     let (exclude, halt, stop) = (options.exclude, context.stop.flag(), context.stop.clone());
-    let (a, b) = (facts(&*volumes[0], &options.a)?.kind, facts(&*volumes[1], &options.b)?.kind);
+    let (a, b) = (facts(&*volumes[0], &options.a)?.kind, facts(&*volumes[1], &other)?.kind);
     if a != b {
         return Err(RunError::refused("TS-E233", "one is a folder and the other is a block volume"));
     }
@@ -175,6 +180,25 @@ pub(crate) async fn verify(options: VerifyOptions, context: Context) -> Result<V
     })?;
     context.monitor.enter(Phase::Done, 0, 0);
     Ok(sync::verdict(compared, a, options.fidelity, began.elapsed()))
+}
+
+/// Compares a volume of this machine with what a running receiver holds.
+pub(crate) async fn verify_afar(
+    options: VerifyOptions,
+    confined: ConfinedReader,
+    context: Context,
+) -> Result<Verdict, RunError> {
+    let began = Instant::now();
+    let ConfinedReader { volume, meeting } = confined;
+    let kind = facts(&*volume, &options.a)?.kind;
+    let contract = Contract::all(options.fidelity);
+    let link = Peer::new(meeting, &options.link, false, &context)?.meet(&context.stop).await?;
+    warn(&link);
+    let (monitor, halt, stop) = (context.monitor.clone(), context.stop.flag(), context.stop.wait());
+    let compared = sync::examine(volume, contract, &options.exclude, link, monitor, halt, stop).await;
+    let compared = compared.map_err(|error| failed(error, &context.stop))?;
+    context.monitor.enter(Phase::Done, 0, 0);
+    Ok(sync::verdict(compared, kind, options.fidelity, began.elapsed()))
 }
 
 /// Where the other side is, or comes from.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Inspecting ─▶ Meeting ─Hello, Begin─▶ Beginning ─▶ Surveying ─▶ Receiving ─Finish─▶ Committing ─▶ Committed
+//!    Meeting ─Hello, Examine─▶ Committed, where there is no pass
 //!    Committed ─Challenge─▶ Proving ─▶ Committed … ─Bye─▶ Done
 //! any state ──refusal of either side──▶ Failed
 //! ```
@@ -18,8 +19,8 @@ use tranship_proto::entry::Kind;
 use tranship_proto::id::{ContentId, Token};
 use tranship_proto::limit::{ASKS_MAX, IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX, UNFLUSHED_BYTES_MAX, UNFLUSHED_MS_MAX};
 use tranship_proto::message::{
-    Ack, Ask, Barrier, Basis, Begin, Challenge, Close, Committed, Finish, Gap, Listed, Message, Op, Open, Pack, Piece,
-    Plan, Proof, Role, Signature, SurveyItem,
+    Ack, Ask, Barrier, Basis, Begin, Challenge, Close, Committed, Examine, Finish, Gap, Listed, Message, Op, Open,
+    Pack, Piece, Plan, Proof, Role, Signature, SurveyItem,
 };
 use tranship_proto::refusal::{Reason, Refusal};
 
@@ -51,6 +52,8 @@ pub enum Action {
     Inspect,
     /// Get ready for this pass.
     Begin(Begin),
+    /// Read the volume for this challenge, although there was no pass.
+    Examine(Examine, Challenge),
     /// Give the next lines of what we hold.
     Survey,
     /// Record durably that this is about to be touched.
@@ -147,6 +150,8 @@ pub struct DestinationSession {
     /// Data that came before there was room made for it.
     data: VecDeque<Message>,
     is_data_open: bool,
+    /// What is compared, if there is no pass and nothing may be changed.
+    examine: Option<Examine>,
     /// What the source ended the pass with, until it is committed.
     contents: HashMap<ContentId, Content>,
     intents: Intents,
@@ -209,6 +214,7 @@ impl DestinationSession {
             control: VecDeque::new(),
             data: VecDeque::new(),
             is_data_open: false,
+            examine: None,
             contents: HashMap::new(),
             intents: Intents::default(),
             jobs: HashMap::new(),
@@ -285,6 +291,11 @@ impl DestinationSession {
         self.committed
     }
 
+    /// Whether this was a comparison, and no pass.
+    pub fn is_examined(&self) -> bool {
+        self.examine.is_some()
+    }
+
     /// The state's name, for errors and logs.
     pub fn state(&self) -> &'static str {
         match self.state {
@@ -315,10 +326,16 @@ impl DestinationSession {
                 Ok(())
             }
             (State::Meeting, Message::Begin(begin)) if self.has_met => {
-                self.check_begin(&begin)?;
+                self.check_room(begin.block_bytes)?;
                 self.begin = Some(begin.clone());
                 self.state = State::Beginning;
                 self.actions.push_back(Action::Begin(begin));
+                Ok(())
+            }
+            (State::Meeting, Message::Examine(examine)) if self.has_met => {
+                self.check_room(examine.block_bytes)?;
+                self.examine = Some(examine);
+                self.state = State::Committed;
                 Ok(())
             }
             (State::Beginning | State::Surveying | State::Receiving, message) if message.is_data() => {
@@ -339,10 +356,14 @@ impl DestinationSession {
             }
             (State::Committed, Message::Challenge(challenge)) => {
                 self.state = if challenge.lists_entries { State::Listing } else { State::Proving };
-                self.actions.push_back(if challenge.lists_entries { Action::List } else { Action::Prove(challenge) });
+                self.actions.push_back(match &self.examine {
+                    _ if challenge.lists_entries => Action::List,
+                    Some(examine) => Action::Examine(examine.clone(), challenge),
+                    None => Action::Prove(challenge),
+                });
                 Ok(())
             }
-            (State::Committed, Message::Gaps(gaps)) => {
+            (State::Committed, Message::Gaps(gaps)) if self.examine.is_none() => {
                 self.state = State::Doubting;
                 self.actions.push_back(Action::Doubt(gaps));
                 Ok(())
@@ -417,9 +438,9 @@ impl DestinationSession {
         Ok(())
     }
 
-    fn check_begin(&self, begin: &Begin) -> Result<(), Refusal> {
+    fn check_room(&self, block_bytes: Option<u64>) -> Result<(), Refusal> {
         let basis = self.basis.as_ref().expect("met after the inspection");
-        match begin.block_bytes {
+        match block_bytes {
             Some(bytes) if bytes > basis.capacity_bytes => Err(Refusal::new(
                 Reason::Space,
                 format!("destination holds {} bytes, source has {bytes}", basis.capacity_bytes),

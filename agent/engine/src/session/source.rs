@@ -3,6 +3,7 @@
 //! ```text
 //! Greeting ─Hello─▶ Meeting ─Basis─▶ Resolving ─▶ Preparing (scan ∥ survey) ─▶ Planning ─▶ Structure ─▶ Contents
 //!    ─▶ Closing ─▶ Finishing ─Committed─▶ Committing ─▶ [ Proving ─▶ [ Explaining ] ] ─▶ Parting ─Bye─▶ Done
+//! Resolving ─Examine─▶ Proving, if there is no pass
 //! any state ──refusal of either side──▶ Failed
 //! ```
 //!
@@ -14,12 +15,13 @@ use std::collections::VecDeque;
 use tranship_proto::id::Token;
 use tranship_proto::limit::{ASKS_MAX, IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX};
 use tranship_proto::message::{
-    Ack, Ask, Barrier, Basis, BasisChoice, Begin, Challenge, Close, Committed, Contract, Finish, Gap, Level, Listed,
-    Message, Op, Open, Pack, Piece, Plan, Proof, Role, Signature, SurveyItem,
+    Ack, Ask, Barrier, Basis, BasisChoice, Begin, Challenge, Close, Committed, Contract, Examine, Finish, Gap, Level,
+    Listed, Message, Op, Open, Pack, Piece, Plan, Proof, Role, Signature, SurveyItem,
 };
 use tranship_proto::refusal::{Reason, Refusal};
 
 use super::handover::Handover;
+pub use super::verdict::Verdict;
 use super::{Channel, Failure, Greeting, out_of_turn};
 
 /// Pieces of a large content that one [`Action::Read`] takes, at most.
@@ -38,6 +40,8 @@ pub struct Order {
     pub block_bytes: Option<u64>,
     /// What is left out.
     pub excludes: Vec<String>,
+    /// Whether there is no pass, and only the proof is asked for.
+    pub only_examines: bool,
     /// Whether both sides read their volumes again afterwards, and how much of them.
     pub proof: Option<(Level, [u8; 32])>,
     /// The name of the manifest that this pass makes, if it makes one.
@@ -169,27 +173,6 @@ enum State {
     Parting,
     Done,
     Failed,
-}
-
-/// How the two sides compare.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
-    /// What we read.
-    pub ours: Proof,
-    /// What the destination read.
-    pub theirs: Proof,
-    /// What differs, if anything does.
-    pub differences: Vec<Gap>,
-}
-
-impl Verdict {
-    /// Whether both volumes hold the same, read after the challenge was made.
-    pub fn is_equal(&self) -> bool {
-        self.ours.canonical == self.theirs.canonical
-            && self.ours.challenge == self.theirs.challenge
-            && self.ours.entries == self.theirs.entries
-            && self.ours.bytes == self.theirs.bytes
-    }
 }
 
 /// The source's half of a conversation.
@@ -404,6 +387,14 @@ impl SourceSession {
         match (&mut self.state, event) {
             (_, Event::Failed(refusal)) => Err(refusal),
             (_, Event::Doubted) => Ok(()),
+            (State::Resolving, Event::Resolved(_)) if self.order.only_examines => {
+                self.say(Message::Examine(Examine {
+                    block_bytes: self.order.block_bytes,
+                    excludes: self.order.excludes.clone(),
+                }));
+                self.prove();
+                Ok(())
+            }
             (State::Resolving, Event::Resolved(token)) => {
                 self.begin(token);
                 Ok(())
@@ -647,9 +638,11 @@ impl SourceSession {
     }
 
     fn part_with(&mut self, differences: Vec<Gap>) {
-        // The destination takes these places for unknown, so that the next pass heals them.
-        let named: Vec<Gap> = differences.iter().take(tranship_proto::limit::BATCH_MAX).cloned().collect();
-        self.say(Message::Gaps(named));
+        if !self.order.only_examines {
+            // The destination takes these places for unknown, so that the next pass heals them.
+            let named: Vec<Gap> = differences.iter().take(tranship_proto::limit::BATCH_MAX).cloned().collect();
+            self.say(Message::Gaps(named));
+        }
         if let Some(verdict) = &mut self.verdict {
             verdict.differences = differences;
         }

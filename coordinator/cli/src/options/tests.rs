@@ -21,7 +21,7 @@ fn meant(line: &str) -> Result<Meant, String> {
     let result = match typed.command {
         Command::Sync(args) => args.validate(&environment(), &mut stdin).map(Meant::Sync),
         Command::Receive(args) => args.validate(&environment(), &mut stdin).map(Meant::Receive),
-        Command::Verify(args) => args.validate().map(|_| Meant::Other),
+        Command::Verify(args) => args.validate(&mut stdin).map(|_| Meant::Other),
         Command::Demo(args) => args.validate().map(|_| Meant::Other),
         _ => Ok(Meant::Other),
     };
@@ -115,7 +115,8 @@ fn a_combination_without_meaning_is_refused_and_says_what_to_do() {
         ("tranship sync /a /b --compress zstd:99", "zstd:1 to zstd:19"),
         ("tranship sync /a /b --exclude ../x", "outside the volume"),
         ("tranship sync /a /b --exclude **", "leave out everything"),
-        ("tranship verify /a tranship1-x", "--final"),
+        ("tranship verify tranship1-x /a", "verify PATH TICKET"),
+        ("tranship verify /a /b --transport tcp", "leave out --transport"),
         ("tranship verify /usr /usr", "same volume"),
         ("tranship demo --size 1MiB", "between 8MiB and 16GiB"),
     ] {
