@@ -115,7 +115,10 @@ impl Place {
 
     fn copy_by_tranship(&self, source: &Path, target: &Path, state: &Path) -> io::Result<Cost> {
         let option = |side: &str| -> [OsString; 2] { ["--state".into(), state.join(side).into()] };
-        let arguments = [vec![OsString::from(target)], option("destination").to_vec()].concat();
+        let mut arguments = [vec![OsString::from(target)], option("destination").to_vec()].concat();
+        if source.is_file() {
+            arguments.push("--image".into());
+        }
         let mut running = Running::start(Command::new(binary()).arg("receive").args(arguments));
         let Some(ticket) = running.line(DEADLINE) else {
             return Err(io::Error::other(format!("no ticket came: {}", running.kill().stderr.trim())));
