@@ -37,13 +37,13 @@ pub use tranship_proto::message::VolumeKind;
 #[derive(Debug, Error)]
 pub enum VolumeError {
     /// Nothing is there (any more).
-    #[error("{place} is not there")]
+    #[error("{} is not there", named(place))]
     Vanished {
         /// Where.
         place: Place,
     },
     /// Something else is there than was expected: another kind, or a symbolic link on the way.
-    #[error("{place} is not what it was: {found}")]
+    #[error("{} is not what it was: {found}", named(place))]
     Replaced {
         /// Where.
         place: Place,
@@ -51,7 +51,7 @@ pub enum VolumeError {
         found: String,
     },
     /// The volume is full: bytes, inodes or quota.
-    #[error("no room for {place}: {source}")]
+    #[error("no room for {}", named(place))]
     Full {
         /// Where.
         place: Place,
@@ -59,7 +59,7 @@ pub enum VolumeError {
         source: io::Error,
     },
     /// The kernel said no, or the device did.
-    #[error("cannot {operation} {place}")]
+    #[error("cannot {operation} {}", named(place))]
     Io {
         /// What was tried, as a verb.
         operation: &'static str,
@@ -71,6 +71,11 @@ pub enum VolumeError {
     /// The caller was told to stop.
     #[error("stopped")]
     Stopped,
+}
+
+/// The root is the volume itself, of which a dot says little.
+fn named(place: &Place) -> String {
+    if place.is_root() { "the volume".to_owned() } else { place.to_string() }
 }
 
 impl VolumeError {

@@ -50,12 +50,12 @@ impl Bench {
 }
 
 /// A loop device over an image; detached when dropped.
-struct Device {
-    path: PathBuf,
+pub(crate) struct Device {
+    pub(crate) path: PathBuf,
 }
 
 impl Device {
-    fn over(image: &Path) -> Self {
+    pub(crate) fn over(image: &Path) -> Self {
         let output = Command::new("losetup").args(["--find", "--show"]).arg(image).output().expect("started");
         assert!(output.status.success(), "{output:?}");
         Self { path: String::from_utf8_lossy(&output.stdout).trim().into() }

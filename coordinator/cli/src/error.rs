@@ -9,6 +9,9 @@ use tranship_agent::report::printable;
 
 use crate::exit::Exit;
 
+/// How the standard library ends the texts of `ENFILE` and `EMFILE`, of the machine and of the process.
+const TOO_MANY_OPEN_FILES: [&str; 2] = ["(os error 23)", "(os error 24)"];
+
 /// Why a command did not end with [`Exit::Done`].
 ///
 /// The message is a sentence that names the object and the limit; what is beneath it is the source.
@@ -76,6 +79,11 @@ impl RunError {
     }
 
     fn hint_text(&self) -> &str {
+        // Whatever was opened, on this side or on the other, whose errors come as text.
+        let is_out_of_files = |text: &str| TOO_MANY_OPEN_FILES.iter().any(|end| text.contains(end));
+        if is_out_of_files(&self.message) || self.causes().iter().any(|cause| is_out_of_files(cause)) {
+            return "raise the limit on open files on both sides (`ulimit -n 1024`), then run the same command again";
+        }
         self.hint.as_deref().unwrap_or_else(|| default_hint(self.code))
     }
 
