@@ -206,11 +206,12 @@ impl Scan {
         let mut failed = None;
         let left_out = volume.walk(&|place, kind| excludes.excludes(place, kind), stop, &mut |walked| {
             Counters::add(&counters.entries_scanned, 1);
-            if walked.stat.kind == Kind::File && walked.stat.links > 1 {
-                let name = NameOf { inode: walked.stat.inode, place: walked.place.clone(), bytes: walked.stat.size };
+            let own_bytes = if walked.stat.kind.has_content() { walked.stat.size } else { 0 };
+            if walked.stat.kind != Kind::Directory && walked.stat.links > 1 {
+                let name = NameOf { inode: walked.stat.inode, place: walked.place.clone(), bytes: own_bytes };
                 names.push(name).unwrap_or_else(|error| failed = Some(error));
-            } else if walked.stat.kind.has_content() {
-                Counters::add(&counters.bytes_scanned, walked.stat.size);
+            } else {
+                Counters::add(&counters.bytes_scanned, own_bytes);
             }
             list.push(Scanned { place: walked.place, stat: walked.stat, leader: None })
                 .unwrap_or_else(|error| failed = Some(error.into()));

@@ -223,7 +223,7 @@ pub trait Volume: Send + Sync {
         fidelity: Fidelity,
     ) -> Result<(Stat, Vec<Gap>), VolumeError>;
 
-    /// Makes another name of the regular file `leader`, replacing what is there unless it is that already.
+    /// Makes another name of `leader`, which is no directory, replacing what is there unless it is that already.
     fn make_link(&self, place: &Place, leader: &Place) -> Result<Stat, VolumeError>;
 
     /// Makes a FIFO or a device node, replacing what is there. Sockets are recorded as a gap, as are device nodes in

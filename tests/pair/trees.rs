@@ -50,18 +50,12 @@ fn live(pair: &Pair, arguments: &[&str], contract: &Contract) {
     unchanged(&before, "the final pass");
 }
 
-/// Names of one symbolic link arrive as links of their own: nobody can tell but by inode, and no mode carries it.
-fn part_linked_symlinks(root: &Path) {
-    fs::remove_file(root.join("hard-links/other/symlink")).expect("removed");
-}
-
 fn lives_on(kind: Kind, missing: &[&str], arguments: &[&str], contract: &Contract) {
     if !is_root() {
         return;
     }
     let pair = Pair::mounted(kind, kind, SYSTEM_BYTES);
     Variety::make(pair.source()).expect("made").expect_all_but(missing);
-    part_linked_symlinks(pair.source());
     live(&pair, arguments, contract);
 }
 
@@ -95,7 +89,6 @@ fn everything_that_anybody_can_make_is_carried_by_anybody() {
     let pair = Pair::mounted(Kind::Ext4, Kind::Xfs, SYSTEM_BYTES);
     let items = ["files-of-edge-sizes", "directories", "symlinks", "hard-links", "fifo", "names", "user-xattrs"];
     Variety::make_only(pair.source(), &items).expect("made").expect_all_but(&[]);
-    part_linked_symlinks(pair.source());
     let state = TempDir::new().expect("made");
     for path in [pair.source(), pair.destination(), state.path()] {
         let chown = Command::new("chown").args(["-Rh", &format!("{user}:{user}")]).arg(path).status();

@@ -85,7 +85,7 @@ fn add(volume: &MemoryVolume, chance: &mut Chance) {
         5 => volume.make(&place, Kind::Fifo, None),
         6 => volume.make(&place, Kind::Socket, None),
         7..9 => {
-            if let Some((leader, _)) = some(volume, chance, |kind| kind == Kind::File) {
+            if let Some((leader, _)) = some(volume, chance, |kind| kind != Kind::Directory) {
                 volume.link(&place, &leader);
             }
         }

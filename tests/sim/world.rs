@@ -286,6 +286,8 @@ impl World {
     pub(crate) fn crash_destination(&mut self) {
         self.note("destination loses its power");
         self.destination.crash(&mut self.chance);
+        // What a flush lied about is gone now.
+        self.may_stumble |= self.has_lied;
         self.durable.applied.clear();
         for (place, promised) in &self.durable.objects {
             let found = self.destination.volume.seen_at(place, Access::ReadDevice).map(|(seen, _)| seen);

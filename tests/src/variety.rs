@@ -173,7 +173,9 @@ fn hard_links(at: &Path) -> io::Result<()> {
     fs::write(at.join("empty"), "")?;
     fs::hard_link(at.join("empty"), at.join("other/empty"))?;
     symlink("m-first", at.join("symlink"))?;
-    fs::hard_link(at.join("symlink"), at.join("other/symlink"))
+    fs::hard_link(at.join("symlink"), at.join("other/symlink"))?;
+    mknodat(CWD, at.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o640), 0)?;
+    fs::hard_link(at.join("fifo"), at.join("other/fifo"))
 }
 
 fn fifo(at: &Path) -> io::Result<()> {

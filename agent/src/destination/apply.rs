@@ -128,8 +128,9 @@ impl Destination {
             Op::Link { place, leader } => {
                 let stat = volume.make_link(&place, &leader)?;
                 let look = volume.look(&place, fidelity)?;
-                let digest = made(pass, Kind::File, &look.meta, None, 0, &[]);
-                let link = Entry { leader: Some(leader), ..entry(place, Kind::File, Some(stat), digest) };
+                let (kind, device) = (look.stat.kind, look.stat.device);
+                let digest = made(pass, kind, &look.meta, look.target.as_deref(), device, &[]);
+                let link = Entry { leader: Some(leader), ..entry(place, kind, Some(stat), digest) };
                 self.done(Change::Entry(link));
                 Ok(Vec::new())
             }

@@ -474,7 +474,7 @@ impl Volume for MemoryVolume {
         let now = self.tick();
         let mut inner = self.lock();
         let inode = inner.get("link to", leader)?.clone();
-        if inode.kind != Kind::File {
+        if inode.kind == Kind::Directory {
             return Err(VolumeError::Replaced { place: leader.clone(), found: inode.kind.to_string() });
         }
         if is_same(inner.names.get(place), &inode) {

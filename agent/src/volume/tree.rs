@@ -349,7 +349,9 @@ impl Volume for Tree {
     fn make_link(&self, place: &Place, leader: &Place) -> Result<Stat, VolumeError> {
         let failed = |errno| VolumeError::of("link", place, errno);
         let (fd, seen) = self.find(leader).map_err(|errno| VolumeError::of("link to", leader, errno))?;
-        expect_kind(leader, Kind::File, seen.stat.kind)?;
+        if seen.stat.kind == Kind::Directory {
+            return Err(VolumeError::Replaced { place: leader.clone(), found: Kind::Directory.to_string() });
+        }
         match self.find(place) {
             Ok((_, there)) if there.is_same(&seen) => return Ok(seen.stat),
             Ok(_) | Err(Errno::NOENT) => {}

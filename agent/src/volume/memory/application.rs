@@ -116,11 +116,13 @@ impl MemoryVolume {
         let _ = self.place_new(&mut inner, place, Arc::new(inode), now);
     }
 
-    /// Gives a file another name.
+    /// Gives another name to what is no directory.
     pub fn link(&self, place: &Place, leader: &Place) {
         let now = self.tick();
         let mut inner = self.lock();
-        let Some(inode) = inner.names.get(leader).filter(|inode| inode.kind == Kind::File).cloned() else { return };
+        let Some(inode) = inner.names.get(leader).filter(|inode| inode.kind != Kind::Directory).cloned() else {
+            return;
+        };
         let is_there = inner.names.contains_key(place);
         if !is_there && self.place_new(&mut inner, place, inode.clone(), now).is_ok() {
             let mut state = inode.lock();
