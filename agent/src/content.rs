@@ -1,5 +1,6 @@
 //! Reading contents to their digests, with as many threads as pay.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -45,6 +46,17 @@ pub fn is_zero_from(content: &dyn Content, mut offset: u64, stop: &AtomicBool) -
     Ok(true)
 }
 
+/// How a content is read.
+#[derive(Clone, Copy)]
+pub struct Reading<'a> {
+    /// With so many threads.
+    pub threads: usize,
+    /// Whether to end early.
+    pub stop: &'a AtomicBool,
+    /// What counts the bytes as they come.
+    pub read_bytes: &'a AtomicU64,
+}
+
 /// Reads all of `content`, which had `size` bytes, holes included, and digests it with each of `digesters`. With a
 /// map, the leaves under the first digester are kept there.
 pub fn read(
@@ -52,15 +64,12 @@ pub fn read(
     size: u64,
     digesters: &[&Digester],
     map: Option<(&Map, u64)>,
-    threads: usize,
-    stop: &AtomicBool,
+    reading: Reading<'_>,
 ) -> Result<ReadContent, PassError> {
     let count = piece::count(size);
-    let threads = threads.min(count as usize).max(1);
-    let pieces: Vec<Mutex<Vec<Digest>>> = (0..count).map(|_| Mutex::new(Vec::new())).collect();
+    let threads = reading.threads.min(count as usize).max(1);
     let next = AtomicU64::new(0);
-    // The first offset that turned out to be beyond the end, if the content has shrunk.
-    let end = AtomicU64::new(size);
+    let order = Mutex::new(Order::new(size, digesters.len()));
     let work = || -> Result<(), PassError> {
         let mut buffer = vec![0; PIECE_BYTES.min(size as usize)];
         loop {
@@ -68,28 +77,25 @@ pub fn read(
             if index >= count {
                 return Ok(());
             }
-            if stop.load(Ordering::Relaxed) {
+            if reading.stop.load(Ordering::Relaxed) {
                 return Err(VolumeError::Stopped.into());
             }
             let bytes = &mut buffer[..piece::bytes(size, index)];
-            let offset = index * PIECE_BYTES as u64;
-            let read = content.read_at(bytes, offset)?;
-            if read < bytes.len() {
-                end.fetch_min(offset + read as u64, Ordering::Relaxed);
-            }
+            let read = content.read_at(bytes, index * PIECE_BYTES as u64)?;
+            reading.read_bytes.fetch_add(read as u64, Ordering::Relaxed);
             let bytes = &bytes[..read];
-            let mut found = Vec::with_capacity(digesters.len());
+            let mut digests = Vec::with_capacity(digesters.len());
             for (number, digester) in digesters.iter().enumerate() {
                 match map.filter(|_| number == 0 && read > 0) {
                     Some((map, start)) => {
                         let leaves: Vec<Digest> = digester.leaves(bytes).collect();
                         map.write(start, index, &leaves)?;
-                        found.push(digest::piece(&leaves));
+                        digests.push(digest::piece(&leaves));
                     }
-                    None => found.push(digester.piece(bytes)),
+                    None => digests.push(digester.piece(bytes)),
                 }
             }
-            *pieces[index as usize].lock().expect("no thread panics while it holds the lock") = found;
+            order.lock().expect("no thread panics while it holds the lock").put(index, read, digests);
         }
     };
     if threads == 1 {
@@ -100,11 +106,39 @@ pub fn read(
             workers.into_iter().try_for_each(|worker| worker.join().expect("workers do not panic"))
         })?;
     }
-    let size = end.into_inner();
-    let mut hashers: Vec<ContentHasher> = digesters.iter().map(|_| ContentHasher::new(size)).collect();
-    for piece in pieces.into_iter().take(piece::count(size) as usize) {
-        let found = piece.into_inner().expect("no thread panicked");
-        hashers.iter_mut().zip(found).for_each(|(hasher, digest)| hasher.push(digest));
+    let Order { size, hashers, .. } = order.into_inner().expect("no thread panicked");
+    Ok(ReadContent { size, digests: hashers.into_iter().map(|hasher| hasher.finish(size)).collect() })
+}
+
+/// Puts pieces in order. Only those wait that came before their turn: about as many as there are threads.
+struct Order {
+    size: u64,
+    next: u64,
+    waiting: BTreeMap<u64, (usize, Vec<Digest>)>,
+    hashers: Vec<ContentHasher>,
+}
+
+impl Order {
+    fn new(size: u64, digesters: usize) -> Self {
+        let hashers = (0..digesters).map(|_| ContentHasher::default()).collect();
+        Self { size, next: 0, waiting: BTreeMap::new(), hashers }
     }
-    Ok(ReadContent { size, digests: hashers.into_iter().map(ContentHasher::finish).collect() })
+
+    fn put(&mut self, index: u64, read: usize, digests: Vec<Digest>) {
+        self.waiting.insert(index, (read, digests));
+        while let Some((read, digests)) = self.waiting.remove(&self.next) {
+            let (offset, index) = (self.next * PIECE_BYTES as u64, self.next);
+            self.next += 1;
+            // Beyond the end of a content that has shrunk there are no pieces.
+            if offset >= self.size {
+                continue;
+            }
+            if read < piece::bytes(self.size, index) {
+                self.size = offset + read as u64;
+            }
+            if read > 0 {
+                self.hashers.iter_mut().zip(digests).for_each(|(hasher, digest)| hasher.push(digest));
+            }
+        }
+    }
 }

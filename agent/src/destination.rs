@@ -46,6 +46,8 @@ pub struct Destination {
     stop: Arc<AtomicBool>,
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// What is counted when the volume is read for a proof.
+    pub proof_counters: Counters,
     inner: Mutex<Inner>,
     journal: Mutex<Option<Journal>>,
     /// Done and not flushed yet.
@@ -109,6 +111,7 @@ impl Destination {
             threads,
             stop,
             counters: Arc::default(),
+            proof_counters: Counters::default(),
             inner: Mutex::default(),
             journal: Mutex::default(),
             pending: Mutex::default(),
@@ -371,6 +374,7 @@ impl Destination {
             manifest,
             threads: self.threads,
             stop: &self.stop,
+            counters: &self.proof_counters,
             gaps: Mutex::default(),
         };
         let (proof, listing) = proving.prove(challenge)?;

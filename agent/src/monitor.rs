@@ -96,8 +96,7 @@ impl Monitor {
 
     /// Goes to another phase, with what is known of its size; what was done starts at 0 again.
     pub fn enter(&self, phase: Phase, entries_total: u64, bytes_total: u64) {
-        self.entries_done.store(0, Relaxed);
-        self.bytes_done.store(0, Relaxed);
+        self.reach(0, 0);
         self.expect(entries_total, bytes_total);
         // The discriminant is the index in `ALL`.
         self.phase.store(phase as u8, Relaxed);
@@ -113,6 +112,12 @@ impl Monitor {
     pub fn advance(&self, entries: u64, bytes: u64) {
         self.entries_done.fetch_add(entries, Relaxed);
         self.bytes_done.fetch_add(bytes, Relaxed);
+    }
+
+    /// So much was dealt with in this phase up to now.
+    pub fn reach(&self, entries: u64, bytes: u64) {
+        self.entries_done.store(entries, Relaxed);
+        self.bytes_done.store(bytes, Relaxed);
     }
 
     /// So many more bytes were given to the link.
@@ -143,8 +148,7 @@ impl Monitor {
     pub fn repeat(&self, seen: &Snapshot) {
         self.phase.store(seen.phase as u8, Relaxed);
         self.expect(seen.entries_total, seen.bytes_total);
-        self.entries_done.store(seen.entries_done, Relaxed);
-        self.bytes_done.store(seen.bytes_done, Relaxed);
+        self.reach(seen.entries_done, seen.bytes_done);
         self.bytes_sent.store(seen.bytes_sent, Relaxed);
         self.gaps.store(seen.gaps, Relaxed);
     }

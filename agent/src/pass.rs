@@ -15,6 +15,7 @@ use tranship_proto::codec::{Reader, WireError, Writer};
 use tranship_proto::entry::{Kind, Time};
 use tranship_proto::refusal::{Reason, Refusal};
 
+use crate::monitor::Monitor;
 use crate::state::sorter::Sorter;
 use crate::state::{StateError, Store, finish_list, read_list, write_list};
 use crate::volume::{LeftOut, OpenError, Volume, VolumeError};
@@ -160,6 +161,13 @@ impl Counters {
     pub fn get(counter: &AtomicU64) -> u64 {
         counter.load(Ordering::Relaxed)
     }
+}
+
+/// Shows how far the reading of these volumes is, which is done when all that the scans found was read.
+pub fn show_reading(monitor: &Monitor, volumes: &[&Counters]) {
+    let sum = |pick: fn(&Counters) -> &AtomicU64| volumes.iter().map(|counters| Counters::get(pick(counters))).sum();
+    monitor.expect(sum(|counters| &counters.entries_scanned), sum(|counters| &counters.bytes_scanned));
+    monitor.reach(sum(|counters| &counters.entries_done), sum(|counters| &counters.bytes_done));
 }
 
 /// Whether `place` or a place above it is one of `places`.

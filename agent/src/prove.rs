@@ -6,7 +6,7 @@
 
 use std::iter::Peekable;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use tranship_engine::digest::{self, Digester, VolumeHasher};
@@ -53,6 +53,8 @@ pub struct Proving<'a> {
     pub threads: usize,
     /// Whether to end early.
     pub stop: &'a AtomicBool,
+    /// What the scan finds, and of that what was read.
+    pub counters: &'a Counters,
     /// What the volume has and the contract's mode does not carry, whether or not a pass had a reason to look at it.
     pub gaps: Mutex<Vec<Gap>>,
 }
@@ -67,8 +69,8 @@ struct Proven {
 impl Proving<'_> {
     /// Reads the volume and answers `challenge`; also gives the digest of each entry.
     pub fn prove(&self, challenge: &Challenge) -> Result<(Proof, Listing), PassError> {
-        let counters = Counters::default();
-        let scan = Scan::make(self.volume, self.store, "proof-scan.tmp", self.excludes, &counters, self.stop)?;
+        let read_before = Counters::get(&self.counters.bytes_done);
+        let scan = Scan::make(self.volume, self.store, "proof-scan.tmp", self.excludes, self.counters, self.stop)?;
         let known = match challenge.level {
             Level::Full => None,
             Level::Tracked => self.manifest.as_deref(),
@@ -78,12 +80,7 @@ impl Proving<'_> {
         let mut challenged = VolumeHasher::default();
         let mut proof =
             Proof { canonical: Digest([0; 32]), challenge: Digest([0; 32]), entries: 0, bytes: 0, read_bytes: 0 };
-        let reader = EntryReader {
-            proving: self,
-            challenge,
-            nonce: Digester::challenged(&challenge.nonce),
-            read_bytes: AtomicU64::new(0),
-        };
+        let reader = EntryReader { proving: self, challenge, nonce: Digester::challenged(&challenge.nonce) };
         let mut listing = write_list::<Line>(&**self.store, "listing.tmp")?;
         let mut batch = Vec::with_capacity(BATCH_ENTRIES);
         let left_out = scan.left_out.clone();
@@ -96,6 +93,7 @@ impl Proving<'_> {
                 batch.push((scanned, known));
             }
             if batch.len() >= BATCH_ENTRIES || is_end {
+                let entries = batch.len() as u64;
                 for proven in reader.read_all(&mem::take(&mut batch))? {
                     let Proven { listed, challenge, leader } = proven;
                     let Listed { place, kind, size, meta, content } = &listed;
@@ -105,6 +103,7 @@ impl Proving<'_> {
                     proof.bytes += if leader.is_none() { *size } else { 0 };
                     listing.push(Line(listed))?;
                 }
+                Counters::add(&self.counters.entries_done, entries);
             }
             if is_end {
                 break;
@@ -117,7 +116,7 @@ impl Proving<'_> {
             // What was not read cannot answer under a nonce: here it only ties both answers to this challenge.
             Level::Tracked => Digest(blake3::keyed_hash(&challenge.nonce, &proof.canonical.0).into()),
         };
-        proof.read_bytes = reader.read_bytes.into_inner();
+        proof.read_bytes = Counters::get(&self.counters.bytes_done) - read_before;
         Ok((proof, Listing { left_out }))
     }
 }
@@ -137,7 +136,6 @@ struct EntryReader<'a> {
     proving: &'a Proving<'a>,
     challenge: &'a Challenge,
     nonce: Digester,
-    read_bytes: AtomicU64,
 }
 
 impl EntryReader<'_> {
@@ -174,8 +172,9 @@ impl EntryReader<'_> {
                 Some(known) => (content, challenge) = (known, known),
                 None => {
                     let digesters = [Digester::canonical(), &self.nonce];
-                    let read = content::read(&*opened, size, &digesters, None, threads, self.proving.stop)?;
-                    self.read_bytes.fetch_add(read.size, Ordering::Relaxed);
+                    let read_bytes = &self.proving.counters.bytes_done;
+                    let reading = content::Reading { threads, stop: self.proving.stop, read_bytes };
+                    let read = content::read(&*opened, size, &digesters, None, reading)?;
                     size = read.size;
                     (content, challenge) = (read.digests[0], read.digests[1]);
                 }

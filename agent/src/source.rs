@@ -72,6 +72,8 @@ pub struct Source {
     stop: Arc<AtomicBool>,
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// What is counted when the volume is read for a proof.
+    pub proof_counters: Counters,
     /// Packs what is sent.
     pub compressor: Arc<Compressor>,
     inner: Mutex<Inner>,
@@ -146,6 +148,7 @@ impl Source {
             clock,
             stop,
             counters: Arc::default(),
+            proof_counters: Counters::default(),
             compressor,
             inner: Mutex::default(),
             reading: Mutex::default(),
@@ -312,6 +315,7 @@ impl Source {
             manifest: state.head.token.map(manifest_name),
             threads: self.settings.threads,
             stop: &self.stop,
+            counters: &self.proof_counters,
             gaps: Mutex::default(),
         };
         let (proof, listing) = reading.prove(challenge)?;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tranship_engine::exclude::Excludes;
@@ -289,11 +290,13 @@ pub struct Comparison {
     pub left_out: Vec<LeftOut>,
 }
 
-/// Reads two volumes of this host in full, past the page cache, and names what differs. Blocks.
+/// Reads two volumes of this host in full and at the same time, past the page cache, and names what differs. Blocks;
+/// `counters` tell how far each is.
 pub fn compare(
     volumes: [Arc<dyn Volume>; 2],
     contract: Contract,
     excludes: &[String],
+    counters: &[Counters; 2],
     halt: &AtomicBool,
 ) -> Result<Comparison, PassError> {
     let excludes = Excludes::new(excludes)?;
@@ -302,10 +305,10 @@ pub fn compare(
     let is_block = sizes.iter().all(|facts| facts.kind == VolumeKind::Block);
     // The second may be larger: then what counts is the first one's size, and zeros after that.
     let block_bytes = if is_block { block_bytes(&*volumes[0], &sizes[0])? } else { None };
-    let store: Arc<dyn Store> = Arc::new(crate::state::memory::MemoryStore::default());
-    let prove = |volume: &Arc<dyn Volume>| {
+    let prove = |side: usize| {
+        let store: Arc<dyn Store> = Arc::new(crate::state::memory::MemoryStore::default());
         let proving = Proving {
-            volume: &**volume,
+            volume: &*volumes[side],
             store: &store,
             excludes: &excludes,
             access: Access::ReadDevice,
@@ -314,14 +317,18 @@ pub fn compare(
             manifest: None,
             threads: threads(),
             stop: halt,
+            counters: &counters[side],
             gaps: Mutex::default(),
         };
         let (proof, listing) = proving.prove(&challenge)?;
         Ok::<_, PassError>((proof, listing.entries(&*store)?, listing.left_out))
     };
-    let (a, ours, mut left_out) = prove(&volumes[0])?;
+    let (first, second) = thread::scope(|scope| {
+        let second = scope.spawn(|| prove(1));
+        (prove(0), second.join().expect("a proof does not panic"))
+    });
+    let ((a, ours, mut left_out), (b, theirs, also)) = (first?, second?);
     let mut comparing = Comparing::new(ours);
-    let (b, theirs, also) = prove(&volumes[1])?;
     left_out.extend(also);
     left_out.sort_by(|a, b| a.place.cmp(&b.place).then(a.why.cmp(b.why)));
     left_out.dedup();

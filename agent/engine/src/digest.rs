@@ -83,9 +83,9 @@ impl Digester {
 
     /// The digest of a whole content that is in memory.
     pub fn content(&self, bytes: &[u8]) -> Digest {
-        let mut content = ContentHasher::new(bytes.len() as u64);
+        let mut content = ContentHasher::default();
         bytes.chunks(PIECE_BYTES).for_each(|bytes| content.push(self.piece(bytes)));
-        content.finish()
+        content.finish(bytes.len() as u64)
     }
 
     /// The digest of a full piece of zeros.
@@ -108,21 +108,21 @@ pub struct ContentHasher {
     hasher: blake3::Hasher,
 }
 
-impl ContentHasher {
-    /// A content of `size` bytes.
-    pub fn new(size: u64) -> Self {
-        let mut hasher = blake3::Hasher::new_keyed(&CONTENT_KEY);
-        hasher.update(&size.to_le_bytes());
-        Self { hasher }
+impl Default for ContentHasher {
+    fn default() -> Self {
+        Self { hasher: blake3::Hasher::new_keyed(&CONTENT_KEY) }
     }
+}
 
+impl ContentHasher {
     /// Its next piece.
     pub fn push(&mut self, piece: Digest) {
         self.hasher.update(&piece.0);
     }
 
-    /// Its digest.
-    pub fn finish(self) -> Digest {
+    /// The digest of the content, which turned out to have `size` bytes.
+    pub fn finish(mut self, size: u64) -> Digest {
+        self.hasher.update(&size.to_le_bytes());
         Digest(self.hasher.finalize().into())
     }
 }

@@ -236,7 +236,7 @@ impl Destination {
         if close.size > open.size {
             return Err(PassError::Protocol(format!("{} grew while it was sent", open.place)));
         }
-        let mut content = ContentHasher::new(close.size);
+        let mut content = ContentHasher::default();
         for index in 0..piece::count(close.size) {
             let leaves = if target.is_written(index) {
                 // The last piece may have been sent longer than the content turned out to be.
@@ -251,7 +251,7 @@ impl Destination {
             };
             content.push(digest::piece(&leaves));
         }
-        if content.finish() != close.digest {
+        if content.finish(close.size) != close.digest {
             return Err(PassError::Content { place: open.place.clone() });
         }
         target.content.set_size(close.size)?;

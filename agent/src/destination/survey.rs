@@ -282,8 +282,8 @@ impl Destination {
             let size = scanned.stat.size;
             let map = (size > PACKED_FILE_BYTES_MAX as u64).then(|| pass.map.reserve(size));
             let into = map.map(|start| (&pass.map, start));
-            let read = content::read(&*content, size, &[Digester::canonical()], into, threads, &self.stop)?;
-            Counters::add(&self.counters.bytes_read, read.size);
+            let reading = content::Reading { threads, stop: &self.stop, read_bytes: &self.counters.bytes_read };
+            let read = content::read(&*content, size, &[Digester::canonical()], into, reading)?;
             entry.size = read.size;
             entry.content = read.digests.first().copied();
             entry.map = map.filter(|_| read.size == size).map(|start| start | FRESH);
@@ -319,8 +319,9 @@ impl Destination {
                 let start = pass.map.reserve(size);
                 let into = Some((&pass.map, start));
                 let digesters = [Digester::canonical()];
-                let read = content::read(&*content, size, &digesters, into, self.threads, &self.stop)?;
-                Counters::add(&self.counters.bytes_read, read.size);
+                let read_bytes = &self.counters.bytes_read;
+                let reading = content::Reading { threads: self.threads, stop: &self.stop, read_bytes };
+                let read = content::read(&*content, size, &digesters, into, reading)?;
                 Entry {
                     place: Place::root(),
                     kind: Kind::Block,

@@ -15,10 +15,12 @@ use super::streams::{Held, Incoming, Traffic, send_held};
 use crate::destination::Destination;
 use crate::link::Link;
 use crate::monitor::{Monitor, Phase};
-use crate::pass::Counters;
+use crate::pass::{Counters, show_reading};
 
 /// How long a last word may take to get through.
 const PARTING: Duration = Duration::from_secs(2);
+/// How often it says how far it is, where nothing happens meanwhile.
+const SHOWING: Duration = Duration::from_millis(250);
 
 /// What a session came to.
 #[derive(Debug)]
@@ -94,6 +96,7 @@ struct Run {
 impl Run {
     async fn until_done(&mut self, stop: impl Future<Output = ()>) -> Result<(), DriveError> {
         tokio::pin!(stop);
+        let mut showing = tokio::time::interval(SHOWING);
         let mut is_stopped = false;
         loop {
             self.work_off();
@@ -111,6 +114,7 @@ impl Run {
                     }
                 }
                 error = self.traffic.failed() => return Err(error.into()),
+                _ = showing.tick() => {}
                 () = sleep_until(deadline) => self.session.handle_timeout(self.began.elapsed()),
                 () = &mut stop, if !is_stopped => {
                     is_stopped = true;
@@ -180,6 +184,11 @@ impl Run {
         };
         if self.monitor.snapshot().phase != phase {
             self.monitor.enter(phase, 0, 0);
+        }
+        match phase {
+            Phase::Surveying => self.monitor.reach(0, Counters::get(&self.destination.counters.bytes_read)),
+            Phase::Proving => show_reading(&self.monitor, &[&self.destination.proof_counters]),
+            _ => {}
         }
         let ack = self.session.acknowledged();
         let bytes = Counters::get(&self.destination.counters.bytes_written);

@@ -15,7 +15,7 @@ use super::lanes::Lanes;
 use super::streams::{Held, Incoming, Traffic, send_held};
 use crate::link::{Link, LinkStats, Streams};
 use crate::monitor::{Monitor, Phase};
-use crate::pass::Counters;
+use crate::pass::{Counters, show_reading};
 use crate::source::Source;
 
 /// How long a last word may take to get through.
@@ -203,7 +203,14 @@ impl Run {
         let counters = &self.source.counters;
         if self.phases.enter(phase) {
             let planned = self.session.planned();
-            self.monitor.enter(phase, planned.candidates, planned.bytes);
+            let (entries, bytes) = match phase {
+                Phase::Copying => (planned.candidates, planned.bytes),
+                _ => (0, 0),
+            };
+            self.monitor.enter(phase, entries, bytes);
+        }
+        if phase == Phase::Proving {
+            show_reading(&self.monitor, &[&self.source.proof_counters]);
         }
         let (entries, bytes) = match phase {
             Phase::Scanning => (&counters.entries_scanned, &counters.bytes_scanned),

@@ -79,11 +79,11 @@ impl Map {
 
     /// The digest of the content of `size` bytes that starts at `start`.
     pub fn content_digest(&self, start: u64, size: u64) -> Result<Digest, StateError> {
-        let mut content = ContentHasher::new(size);
+        let mut content = ContentHasher::default();
         for index in 0..piece::count(size) {
             content.push(digest::piece(&self.read(start, size, index)?));
         }
-        Ok(content.finish())
+        Ok(content.finish(size))
     }
 
     /// Makes it durable.

@@ -403,8 +403,11 @@ fn links_lead_to_the_file_and_renames_move_it() {
         assert!(matches!(tree.rename(&place("gone"), &place("b")), Err(VolumeError::Vanished { .. })));
         assert!(mount.join("b/y").exists());
         symlink("b", mount.join("link")).unwrap();
-        assert!(matches!(tree.make_link(&place("c"), &place("link")), Err(VolumeError::Replaced { .. })));
+        assert_eq!(tree.make_link(&place("c"), &place("link")).unwrap().kind, Kind::Symlink, "itself, not its target");
+        assert_eq!(std::fs::read_link(mount.join("c")).unwrap(), std::path::Path::new("b"));
+        assert!(matches!(tree.make_link(&place("e"), &place("b")), Err(VolumeError::Replaced { .. })), "a directory");
         tree.remove(&place("link")).unwrap();
+        tree.remove(&place("c")).unwrap();
         tree.remove(&place("b")).unwrap();
         tree.remove(&place("b")).unwrap();
         assert_eq!(names(), 0);

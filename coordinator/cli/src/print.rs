@@ -78,9 +78,13 @@ fn write_line(line: &str) {
 fn report_text(report: &Report, paint: Paint) -> String {
     let counts = &report.counts;
     let pass = if report.is_final { "final pass" } else { "stage" };
-    let (what, unit) = match report.kind {
-        Kind::Tree => (format!("{} entries, ", human::count(counts.entries_scanned)), "entries changed"),
-        Kind::Block => (String::new(), "volume changed"),
+    let (what, changed) = match (report.kind, counts.entries_changed) {
+        (Kind::Tree, changed) => (
+            format!("{} entries, ", human::count(counts.entries_scanned)),
+            format!("{} entries", human::count(changed)),
+        ),
+        (Kind::Block, 0) => (String::new(), "nothing".to_owned()),
+        (Kind::Block, _) => (String::new(), "parts of the volume".to_owned()),
     };
     let mut lines =
         vec![paint.bold(format!("{pass} {} done in {}", report.stage, human::seconds(report.duration_seconds)))];
@@ -90,7 +94,7 @@ fn report_text(report: &Report, paint: Paint) -> String {
         0 => String::new(),
         moved => format!(", {} renamed", human::count(moved)),
     };
-    row("changed", format!("{} {unit}{renamed}", human::count(counts.entries_changed)));
+    row("changed", format!("{changed}{renamed}"));
     row(
         "read",
         format!(

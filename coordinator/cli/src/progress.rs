@@ -205,15 +205,16 @@ fn sentence(seen: &Snapshot, pace: &Pace) -> String {
     if seen.bytes_done > 0 || seen.bytes_total > 0 {
         parts.push(of(human::bytes(seen.bytes_done), human::bytes(seen.bytes_total), seen.bytes_total > 0));
     }
-    if seen.entries_done > 0 || seen.entries_total > 0 {
-        let entries = of(human::count(seen.entries_done), human::count(seen.entries_total), seen.entries_total > 0);
-        parts.push(format!("{entries} entries"));
-    }
     if pace.bytes_per_second >= 1.0 {
         parts.push(human::rate(pace.bytes_per_second));
     }
     if let Some(seconds) = pace.seconds_left(seen) {
         parts.push(format!("{} left", human::seconds(seconds)));
+    }
+    // Last, since a narrow terminal cuts it; and of a single one the bytes say more.
+    if seen.entries_done > 1 || seen.entries_total > 1 {
+        let entries = of(human::count(seen.entries_done), human::count(seen.entries_total), seen.entries_total > 0);
+        parts.push(format!("{entries} entries"));
     }
     if seen.gaps > 0 {
         parts.push(format!("{} gaps", human::count(seen.gaps)));
@@ -259,7 +260,7 @@ mod tests {
     #[test]
     fn a_line_tells_phase_bytes_entries_rate_and_what_is_left() {
         let (seen, pace) = after(&[(0, 0), (1, 1 << 20), (2, 1 << 20)]);
-        let expected = "copying, 2.00 MiB of 10.0 MiB, 30 of 100 entries, 1.00 MiB/s, 8.00 s left";
+        let expected = "copying, 2.00 MiB of 10.0 MiB, 1.00 MiB/s, 8.00 s left, 30 of 100 entries";
         assert_eq!(sentence(&seen, &pace), expected);
         let json = to_json("tree", &seen, &pace);
         assert_eq!((&json["progress"]["seconds_left"], &json["progress"]["phase"]), (&json!(8.0), &json!("copying")));

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tranship_agent::driver::DriveError;
 use tranship_agent::link::{self, Admission, Bandwidth, Identity, Link, LinkError, Listener, Secret};
 use tranship_agent::monitor::{Monitor, Phase};
-use tranship_agent::pass::chain;
+use tranship_agent::pass::{Counters, chain, show_reading};
 use tranship_agent::report::{self, Contract, Report, Verdict};
 use tranship_agent::sync::{self, Pass, Receiving};
 
@@ -28,6 +28,9 @@ use crate::rate::Rate;
 /// one before.
 const REDIALS: u32 = 6;
 const REDIAL_WAIT: Duration = Duration::from_millis(500);
+
+/// How often a comparison says how far it is.
+const SHOWING: Duration = Duration::from_millis(100);
 
 /// What a pass is given besides its options.
 #[derive(Clone)]
@@ -173,8 +176,17 @@ pub(crate) async fn verify(options: VerifyOptions, other: PathBuf, context: Cont
     if a != b {
         return Err(RunError::refused("TS-E233", "one is a folder and the other is a block volume"));
     }
-    let compare = move || sync::compare(volumes, contract, &exclude, &halt);
-    let compared = tokio::task::spawn_blocking(compare).await.map_err(|error| broken().because(error))?;
+    let counters = Arc::new([Counters::default(), Counters::default()]);
+    let counted = counters.clone();
+    let compare = move || sync::compare(volumes, contract, &exclude, &counted, &halt);
+    let mut comparing = tokio::task::spawn_blocking(compare);
+    let mut showing = tokio::time::interval(SHOWING);
+    let compared = loop {
+        tokio::select! {
+            compared = &mut comparing => break compared.map_err(|error| broken().because(error))?,
+            _ = showing.tick() => show_reading(&context.monitor, &counters.each_ref()),
+        }
+    };
     let compared = compared.map_err(|error| {
         if stop.is_set() { RunError::stopped("the comparison was stopped") } else { broken().because(error) }
     })?;
