@@ -1,9 +1,12 @@
 //! The link between two agents: the only code that opens sockets to a peer.
 //!
 //! A [`Link`] is one ordered control stream of [`tranship_proto::Frame`]s and any number of ordered data streams, over
-//! QUIC, or over TCP where UDP does not get through. One side has a [`Listener`], the other one [`dial`]s; which of them
-//! is the source does not matter. Each shows a bare public key that it made in memory ([`Identity`]), and whom it lets in
-//! says [`Admission`]: a key that was exchanged beforehand, or whoever knows a secret, as the [`Ticket`] tells it.
+//! QUIC, or over TCP where UDP does not get through. Data has connections of its own, which are made when the first of it
+//! is about to flow: a pass that finds nothing to send costs a few hundred bytes.
+//!
+//! One side has a [`Listener`], the other one [`dial`]s; which of them is the source does not matter. Each shows a bare
+//! public key that it made in memory ([`Identity`]), and whom it lets in says [`Admission`]: a key that was exchanged
+//! beforehand, or whoever knows a secret, as the [`Ticket`] tells it.
 //!
 //! Nothing here knows what the frames say.
 
@@ -28,6 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::VarInt;
+use tranship_proto::limit;
 
 pub use admission::{Admission, Secret};
 pub use bandwidth::{Bandwidth, TokenBucket};
@@ -39,14 +43,20 @@ pub use identity::{Fingerprint, Identity, NotAFingerprint, install_provider};
 pub use listener::{Listener, Sockets};
 pub use ticket::{TICKET_ADDRESSES_MAX, TICKET_CHARS_MAX, Ticket, TicketError};
 
-/// QUIC connections in one link.
+/// QUIC connections for data in one link.
 pub const CONNECTIONS_MAX: u8 = 8;
+
+/// How long to wait for a peer that is known to be there.
+const ANSWER_MAX: Duration = Duration::from_millis(limit::HANDSHAKE_MS_MAX);
 
 /// A stream that broke off.
 const RESET_CODE: VarInt = VarInt::from_u32(1);
 
 /// Closes a connection whose peer is not the one that is meant: the number of `TS-S601`.
 const IDENTITY_CODE: VarInt = VarInt::from_u32(601);
+
+/// Closes the rest of a link that has lost a connection: the number of `TS-S603`.
+const LOST_CODE: VarInt = VarInt::from_u32(603);
 
 /// Which way frames take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,8 +75,8 @@ pub enum Transport {
 pub struct LinkOptions {
     /// Which way frames take; a listener opens only these sockets.
     pub transport: Transport,
-    /// QUIC connections, from 1 to [`CONNECTIONS_MAX`]; the dialer decides. More than one uses more cores on fast
-    /// networks, and is unfair to others on slow ones.
+    /// QUIC connections for data, from 1 to [`CONNECTIONS_MAX`]; the dialer decides. More than one uses more cores on
+    /// fast networks, and is unfair to others on slow ones.
     pub connections: u8,
     /// Congestion control of QUIC.
     pub congestion: Congestion,
@@ -105,7 +115,7 @@ pub struct LinkStats {
     pub rtt: Option<Duration>,
     /// Packets that were sent and lost.
     pub lost_packets: Option<u64>,
-    /// Bytes of UDP payload that the path carries.
+    /// Bytes of UDP payload that the path carries, as far as it was asked: that is not done before data flows.
     pub mtu: Option<u16>,
     /// The congestion control at work.
     pub congestion: Option<&'static str>,
@@ -150,8 +160,18 @@ impl Streams {
         Self(Arc::new(Inner { group: Group::Tcp(group), options: options.clone(), peer, warnings: Vec::new() }))
     }
 
+    /// Says that data will flow soon: what [`Streams::open_data`] needs for that is made in the background, and it is
+    /// there that errors are told.
+    pub fn prepare(&self) {
+        match &self.0.group {
+            Group::Quic(group) => group.prepare(),
+            // Each stream is a connection.
+            Group::Tcp(_) => {}
+        }
+    }
+
     /// Opens a data stream to the peer, which sees it with the first frame. There are at most
-    /// [`tranship_proto::limit::DATA_STREAMS_MAX`] of them at one time; more wait.
+    /// [`limit::DATA_STREAMS_MAX`] of them at one time; more wait.
     pub async fn open_data(&self) -> Result<FrameSender, LinkError> {
         match &self.0.group {
             Group::Quic(group) => group.open_data(&self.0.options).await,

@@ -5,6 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,6 +17,9 @@ use tranship_agent::link::{
     Secret, Ticket, Transport, dial,
 };
 use tranship_proto::Frame;
+
+#[path = "link/connections.rs"]
+mod connections;
 
 const BOTH: [Transport; 2] = [Transport::Quic, Transport::Tcp];
 
@@ -495,22 +499,22 @@ async fn a_limit_holds_on_both_transports_and_can_be_changed_on_the_way() {
                 while sender.send(frame(1, b"", 256 << 10)).await.is_ok() {}
             });
         }
-        let received = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let received = Arc::new(AtomicUsize::new(0));
         for _ in 0..2 {
             let (streams, received) = (one.streams.clone(), received.clone());
             tokio::spawn(async move {
                 let mut receiver = streams.accept_data().await.unwrap();
                 while let Ok(Some(frame)) = receiver.recv().await {
-                    received.fetch_add(frame.wire_bytes(), std::sync::atomic::Ordering::Relaxed);
+                    received.fetch_add(frame.wire_bytes(), Ordering::Relaxed);
                 }
             });
         }
         let rate = async |span: Duration| {
-            let before = received.load(std::sync::atomic::Ordering::Relaxed);
+            let before = received.load(Ordering::Relaxed);
             let began = Instant::now();
             // A rate needs time to pass; nothing is waited for.
             let _ = timeout(span, std::future::pending::<()>()).await;
-            let bytes = received.load(std::sync::atomic::Ordering::Relaxed) - before;
+            let bytes = received.load(Ordering::Relaxed) - before;
             bytes as f64 * 8.0 / began.elapsed().as_secs_f64()
         };
         rate(Duration::from_millis(200)).await;

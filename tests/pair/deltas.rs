@@ -116,7 +116,8 @@ fn what_is_behind_an_insertion_is_copied_at_the_destination() {
         let pair = Pair::of_folders();
         let stage = edited(&pair, is_new_file, |bytes| drop(bytes.splice(300..300, *b"inserted near the front")));
         assert!(stage.number("bytes_literal") < 2 * LEAF_BYTES, "{stage:#?}");
-        assert!(stage.number("bytes_sent") < 100_000, "{stage:#?}");
+        // More than half of it is how the connection for contents finds out what a datagram may hold.
+        assert!(stage.number("bytes_sent") < 120_000, "{stage:#?}");
     }
 }
 

@@ -12,7 +12,7 @@ use tranship_tests::processes::{DEADLINE, Outcome, Receiving, Running, binary, r
 use tranship_tests::random::Random;
 use tranship_tests::walker::Contract;
 
-use crate::host::{LONG, Pair, error_code, expect_proof, let_clocks_tick, receive_arguments};
+use crate::host::{LONG, Pair, error_code, expect_idle, expect_proof, let_clocks_tick, receive_arguments};
 
 fn filled(bytes: usize) -> Pair {
     let pair = Pair::of_folders();
@@ -68,32 +68,56 @@ fn a_receiver_that_was_told_nothing_listens_at_every_address_of_both_families() 
     stop(receiving);
 }
 
+/// One pass in which the source listens and the destination comes.
+fn sync_listening(pair: &Pair, arguments: &[&str]) -> Outcome {
+    let mut command = Command::new(binary());
+    command.args(["--output", "json", "--quiet", "sync", "--listen=127.0.0.1:0"]).args(arguments);
+    command.arg("--state").arg(pair.state.path().join("ours")).arg(pair.source());
+    let mut source = Running::start(&mut command);
+    let ticket = source.line(DEADLINE).expect("a ticket");
+    let mut command = Command::new(binary());
+    command.args(["--output", "json", "--quiet", "receive", "--once", "--connect", &ticket]);
+    command.arg("--state").arg(pair.state.path().join("theirs")).arg(pair.destination());
+    let destination = Running::start(&mut command);
+    let outcome = source.finish(LONG).expect_code(0);
+    destination.finish(DEADLINE).expect_code(0);
+    outcome
+}
+
 #[test]
 fn the_source_may_be_the_one_that_listens() {
     for transport in ["quic", "tcp"] {
         let pair = filled(4 << 20);
-        let mut command = Command::new(binary());
-        command.args(["--output", "json", "--quiet", "sync", "--final", "--listen=127.0.0.1:0"]);
-        command.args(["--transport", transport, "--state"]).arg(pair.state.path().join("ours")).arg(pair.source());
-        let mut source = Running::start(&mut command);
-        let ticket = source.line(DEADLINE).expect("a ticket");
-        let mut command = Command::new(binary());
-        command.args([
-            "--output",
-            "json",
-            "--quiet",
-            "receive",
-            "--once",
-            "--transport",
-            transport,
-            "--connect",
-            &ticket,
-        ]);
-        command.arg("--state").arg(pair.state.path().join("theirs")).arg(pair.destination());
-        let destination = Running::start(&mut command);
-        expect_proof(&source.finish(LONG).expect_code(0));
-        destination.finish(DEADLINE).expect_code(0);
+        expect_proof(&sync_listening(&pair, &["--final", "--transport", transport]));
         pair.expect_equal(&Contract::plain());
+    }
+}
+
+#[test]
+fn an_idle_pass_sends_a_few_kilobytes_and_contents_travel_in_large_datagrams() {
+    // Over TCP the dialer keeps a connection ready for the listener, for the case that it wants to send.
+    for (transport, mtus, bytes_max) in [("quic", [Some(8_952), Some(1_200)], 2 << 10), ("tcp", [None, None], 8 << 10)]
+    {
+        for source_listens in [false, true] {
+            let pair = filled(40 << 20);
+            let arguments = ["--transport", transport, "--compress", "none"];
+            let passes = mtus.map(|mtu| {
+                let pass = if source_listens {
+                    sync_listening(&pair, &arguments)
+                } else {
+                    let receiving = receiver(&pair, &["--once"]);
+                    let pass = send(&pair, &receiving.ticket, &arguments).finish(LONG).expect_code(0);
+                    receiving.running.finish(DEADLINE).expect_code(0);
+                    pass
+                };
+                assert_eq!(pass.json()["transport"]["mtu"].as_u64(), mtu, "{transport}, {source_listens}: {pass:#?}");
+                pass
+            });
+            let [_, idle] = passes;
+            expect_idle(&idle);
+            let bytes = idle.number("bytes_sent") + idle.number("bytes_received");
+            assert!(bytes < bytes_max, "{bytes} bytes over {transport}; the source listens: {source_listens}");
+        }
     }
 }
 

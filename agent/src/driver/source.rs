@@ -50,6 +50,11 @@ pub async fn send(
 ) -> Result<Sent, DriveError> {
     let Link { control, streams } = link;
     let before = streams.stats();
+    // While nobody may write, a round trip costs more than the bytes that may turn out to be for nothing. A comparison
+    // sends no contents at all.
+    if order.is_final && !order.only_examines {
+        streams.prepare();
+    }
     if let Some(limit) = streams.bandwidth() {
         source.compressor.set_goodput(limit.get() / 8);
     }
@@ -122,7 +127,12 @@ impl Run {
                 return Ok(());
             }
             tokio::select! {
-                Some(event) = self.lanes.events.recv() => self.session.handle_event(event),
+                Some(event) = self.lanes.events.recv() => {
+                    if matches!(&event, Event::Planned(planned) if planned.bytes > 0) {
+                        self.streams.prepare();
+                    }
+                    self.session.handle_event(event);
+                }
                 incoming = self.incoming.recv() => self.take(incoming)?,
                 sent = send_held(&mut self.held) => {
                     if !sent && !self.session.is_done() {

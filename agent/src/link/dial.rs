@@ -7,20 +7,16 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
-use tranship_proto::limit;
 
 use super::admission::Admission;
 use super::frames::{FrameReceiver, FrameSender};
 use super::greeting::{Introduction, LinkId, Purpose, introduce};
 use super::identity::Identity;
 use super::tcp::Tls;
-use super::{CONNECTIONS_MAX, Link, LinkError, LinkOptions, Streams, Transport, quic, tcp};
+use super::{ANSWER_MAX, CONNECTIONS_MAX, Link, LinkError, LinkOptions, Streams, Transport, quic, tcp};
 
 /// How long to try before giving up.
 const CONNECT_MAX: Duration = Duration::from_secs(15);
-
-/// How long the listener may take to let us in once it has answered.
-const ADMIT_MAX: Duration = Duration::from_millis(limit::HANDSHAKE_MS_MAX);
 
 /// QUIC starts this much earlier than TCP, and may finish this much later.
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -90,7 +86,7 @@ pub async fn dial(
             }
         }
     };
-    timeout(ADMIT_MAX, admit).await.map_err(|_| LinkError::Silent)?
+    timeout(ANSWER_MAX, admit).await.map_err(|_| LinkError::Silent)?
 }
 
 async fn race(
@@ -108,7 +104,7 @@ async fn race(
             open.push(("UDP", address));
             tries.spawn(async move {
                 sleep(turn).await;
-                let dialed = quic::connect(address, tls, &options).await;
+                let dialed = quic::connect(address, tls, &options, quic::CONTROL_BYTES_MAX).await;
                 ("UDP", address, dialed.map(|dialed| Connected::Quic(Box::new(dialed), address)))
             });
         }
@@ -172,33 +168,18 @@ async fn enter_quic(
     admission: Admission,
     options: &LinkOptions,
 ) -> Result<Link, LinkError> {
-    let quic::Dialed { connection, endpoint, mut warnings } = dialed;
-    let peer = quic::peer(&connection)?;
+    let quic::Dialed { connection, endpoint, warnings } = dialed;
+    let listener = quic::peer(&connection)?;
     let binding = quic::binding(&connection)?;
-    let count = options.connections.clamp(1, CONNECTIONS_MAX);
+    let mut options = options.clone();
+    options.connections = options.connections.clamp(1, CONNECTIONS_MAX);
     let (mut send, mut receive) = connection.open_bi().await.map_err(LinkError::of_connection)?;
-    let hello = Introduction { purpose: Purpose::Control, connections: count, link: LinkId::NONE };
+    let hello = Introduction { purpose: Purpose::Control, connections: options.connections, link: LinkId::NONE };
     let link = introduce(&mut send, &mut receive, hello, &admission, &binding).await?;
-    let (mut connections, mut endpoints) = (vec![connection], vec![endpoint]);
-    for _ in 1..count {
-        let quic::Dialed { connection, endpoint, warnings: more } =
-            quic::connect(address, tls.clone(), options).await?;
-        // Without a pin, the key of the first connection is the pin of all others.
-        if quic::peer(&connection)? != peer {
-            return Err(LinkError::Identity);
-        }
-        let binding = quic::binding(&connection)?;
-        let (mut send, mut receive) = connection.open_bi().await.map_err(LinkError::of_connection)?;
-        let hello = Introduction { purpose: Purpose::Join, connections: count, link };
-        introduce(&mut send, &mut receive, hello, &admission, &binding).await?;
-        connections.push(connection);
-        endpoints.push(endpoint);
-        warnings.extend(more);
-    }
-    warnings.dedup();
-    let group = quic::Group::new(connections, endpoints);
+    let dialer = quic::Dialer { address, tls, admission, listener, link, options: options.clone() };
+    let group = quic::Group::of_dialer(connection, endpoint, dialer);
     let control = (FrameSender::quic(send, None), FrameReceiver::quic(receive));
-    Ok(Link::new(control, Streams::quic(group, options, peer, warnings)))
+    Ok(Link::new(control, Streams::quic(group, &options, listener, warnings)))
 }
 
 async fn enter_tcp(

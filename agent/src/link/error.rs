@@ -8,8 +8,8 @@ use rustls::AlertDescription;
 use thiserror::Error;
 use tranship_proto::WireError;
 
-use super::IDENTITY_CODE;
 use super::dial::Attempt;
+use super::{IDENTITY_CODE, LOST_CODE};
 
 /// Why there is no link, or no longer one.
 #[derive(Debug, Error)]
@@ -121,6 +121,9 @@ impl LinkError {
     pub(super) fn of_connection(error: ConnectionError) -> Self {
         match error {
             ConnectionError::ApplicationClosed(close) if close.error_code == IDENTITY_CODE => Self::Identity,
+            ConnectionError::ApplicationClosed(close) if close.error_code == LOST_CODE => {
+                Self::Lost { source: ConnectionError::ApplicationClosed(close).into() }
+            }
             ConnectionError::ApplicationClosed(close) => Self::ClosedByPeer {
                 code: close.error_code.into_inner(),
                 reason: String::from_utf8_lossy(&close.reason).into_owned(),

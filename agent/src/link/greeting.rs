@@ -34,7 +34,7 @@ impl LinkId {
 pub(super) enum Purpose {
     /// A new link; this connection carries its control stream.
     Control,
-    /// One more QUIC connection of a link.
+    /// One more QUIC connection of a link, for data.
     Join,
     /// TCP: a data stream from the dialer to the listener.
     DataToListener,
@@ -52,7 +52,7 @@ impl Purpose {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Introduction {
     pub(super) purpose: Purpose,
-    /// QUIC connections that the link will have, this one included.
+    /// QUIC connections for data that the link will have once either side sends any.
     pub(super) connections: u8,
     pub(super) link: LinkId,
 }

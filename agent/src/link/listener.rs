@@ -34,7 +34,8 @@ const READY_MAX: usize = 4;
 /// Tries to find a port that is free for both transports, when the kernel chooses.
 const BIND_TRIES: usize = 16;
 
-/// Waits for links. Dropping it ends the waiting and leaves links alone.
+/// Waits for links. Dropping it ends the waiting and leaves links alone, but no connection joins one any more: those whose
+/// data has not begun to flow get no further.
 pub struct Listener {
     addresses: Vec<SocketAddr>,
     warnings: Vec<String>,
@@ -328,21 +329,17 @@ impl Door {
         let hello = hear(&mut receive, &self.admission, &binding).await?;
         match hello.purpose {
             Purpose::Control if (1..=CONNECTIONS_MAX).contains(&hello.connections) => {
-                let (joins, mut joined) = mpsc::channel(CONNECTIONS_MAX.into());
+                let (joins, joined) = mpsc::channel(CONNECTIONS_MAX.into());
                 let place = self.enter(peer, Joins::Quic(joins))?;
                 welcome(&mut send, place.link, &self.admission, &binding).await?;
-                let mut connections = vec![connection.clone()];
-                while connections.len() < hello.connections.into() {
-                    connections.push(joined.recv().await.ok_or(LinkError::Closed)?);
-                }
-                drop(place);
-                let group = quic::Group::new(connections, vec![endpoint]);
+                let control = connection.clone();
+                let group = quic::Group::of_listener(control, endpoint, hello.connections, joined, place);
                 let control = (FrameSender::quic(send, None), FrameReceiver::quic(receive));
                 self.hand_over(Link::new(control, Streams::quic(group, &self.options, peer, Vec::new()))).await
             }
             Purpose::Join => {
                 let Some(Joins::Quic(joins)) = self.guest(hello.link, peer) else { return Err(LinkError::Identity) };
-                // The peer may send data as soon as it is welcome, and waits until the link is complete.
+                // The peer may send data as soon as it is welcome; it waits until the group has taken the connection.
                 welcome(&mut send, hello.link, &self.admission, &binding).await?;
                 send.finish().map_err(|_| LinkError::Closed)?;
                 joins.try_send(connection.clone()).map_err(|_| LinkError::TooManyStreams)

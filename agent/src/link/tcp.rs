@@ -26,14 +26,11 @@ use super::frames::{FrameReceiver, FrameSender};
 use super::greeting::{Introduction, LinkId, Purpose, introduce};
 use super::identity::{Fingerprint, fingerprint_of_peer};
 use super::quic::SERVER_NAME;
-use super::{LinkError, LinkOptions, LinkStats};
+use super::{ANSWER_MAX, LinkError, LinkOptions, LinkStats};
 
 /// A connection that dies is noticed as soon as a QUIC one would be.
 const SILENCE_MS_MAX: u32 = 30_000;
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// How long to wait for a peer that is known to be there.
-const ANSWER_MAX: Duration = Duration::from_millis(limit::HANDSHAKE_MS_MAX);
 
 /// Written by the listener when it takes a connection for a stream of its own.
 const TAKEN: u8 = 1;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use tranship_agent::link::CONNECTIONS_MAX;
 use tranship_agent::report::GapKind;
 
 use crate::rate::Rate;
@@ -202,8 +203,8 @@ pub(crate) struct LinkArgs {
     /// How QUIC finds its pace; wan does not take loss for congestion [default: auto]
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) congestion: Option<CongestionWord>,
-    /// Connections that carry data, 1 to 32 [default: as many as pay]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
+    /// QUIC connections that carry contents, 1 to 8; the side that dials decides [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(CONNECTIONS_MAX)))]
     pub(crate) connections: Option<u8>,
     /// Wait for the other side until it can be reached, and for a volume that another pass uses
     #[arg(long)]

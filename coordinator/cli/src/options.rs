@@ -120,7 +120,7 @@ pub(crate) struct LinkOptions {
     pub(crate) transport: Transport,
     /// How QUIC finds its pace.
     pub(crate) congestion: Congestion,
-    /// Connections that carry data; nothing for as many as pay.
+    /// QUIC connections that carry contents; nothing for one.
     pub(crate) connections: Option<u8>,
     /// Whether to wait for a peer that cannot be reached yet, and for a volume in use.
     pub(crate) waits: bool,

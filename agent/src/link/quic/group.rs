@@ -1,0 +1,374 @@
+//! The connections of one QUIC link: one that carries the control stream from the beginning, and those for data, which
+//! the dialer adds when either side is about to send any.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use quinn::{Connection, ConnectionError, Endpoint, RecvStream, VarInt};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
+use tranship_proto::limit;
+
+use super::{Dialed, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN, binding, connect, datagram_bytes_max, peer};
+use crate::link::admission::Admission;
+use crate::link::congestion::Adaptive;
+use crate::link::frames::{FrameReceiver, FrameSender};
+use crate::link::greeting::{Introduction, LinkId, Purpose, introduce};
+use crate::link::identity::Fingerprint;
+use crate::link::{ANSWER_MAX, CONNECTIONS_MAX, IDENTITY_CODE, LOST_CODE, LinkError, LinkOptions, LinkStats};
+
+/// How often windows follow what was measured.
+const TUNE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long the control connection may take to say why a connection for data failed. They end in any order if the link
+/// ends, and what is said on this one counts.
+const WORD_MAX: Duration = Duration::from_millis(250);
+
+/// Streams that wait for [`Group::accept_data`]: all that a peer may open, rounded up on each connection, and the end of
+/// each connection.
+const INCOMING_MAX: usize = limit::DATA_STREAMS_MAX as usize + 2 * CONNECTIONS_MAX as usize;
+
+/// What a connection of this link hands to [`Group::accept_data`].
+type Incoming = Result<RecvStream, LinkError>;
+
+/// What further connections of a link need.
+#[derive(Clone)]
+pub(in crate::link) struct Dialer {
+    pub(in crate::link) address: SocketAddr,
+    pub(in crate::link) tls: Arc<rustls::ClientConfig>,
+    pub(in crate::link) admission: Admission,
+    pub(in crate::link) listener: Fingerprint,
+    pub(in crate::link) link: LinkId,
+    pub(in crate::link) options: LinkOptions,
+}
+
+impl Dialer {
+    /// One more connection, known to the listener as one of this link.
+    async fn join(&self) -> Result<(Connection, Endpoint), LinkError> {
+        let attempt = async {
+            let bytes_max = datagram_bytes_max(self.address, &self.options);
+            let dialed = connect(self.address, self.tls.clone(), &self.options, bytes_max).await?;
+            // Of the buffers of all sockets of this host, the first one has told what there is to tell.
+            let Dialed { connection, endpoint, .. } = dialed;
+            // Without a pin, the key of the first connection is the pin of all others.
+            if peer(&connection)? != self.listener {
+                connection.close(IDENTITY_CODE, b"");
+                return Err(LinkError::Identity);
+            }
+            let binding = binding(&connection)?;
+            let (mut send, mut receive) = connection.open_bi().await.map_err(LinkError::of_connection)?;
+            let hello = Introduction { purpose: Purpose::Join, connections: self.options.connections, link: self.link };
+            introduce(&mut send, &mut receive, hello, &self.admission, &binding).await?;
+            Ok((connection, endpoint))
+        };
+        timeout(ANSWER_MAX, attempt).await.map_err(|_| LinkError::Silent)?
+    }
+}
+
+/// The connections of one link. Data streams are dealt round over those for data.
+pub(in crate::link) struct Group {
+    shared: Arc<Shared>,
+    incoming: Mutex<mpsc::Receiver<Incoming>>,
+    next: AtomicUsize,
+    work: AbortHandle,
+}
+
+struct Shared {
+    control: Connection,
+    /// How many connections for data the link will have.
+    count: u8,
+    data: watch::Sender<Data>,
+    /// Told when this side wants to send.
+    wanted: Notify,
+}
+
+/// The connections for data that there are.
+struct Data {
+    connections: Vec<Connection>,
+    /// Where all connections are: a process that ends before its last word has left it keeps the peer waiting.
+    endpoints: Vec<Endpoint>,
+    /// There will be no more.
+    is_over: bool,
+    /// Why, for the first who asks.
+    error: Option<LinkError>,
+}
+
+impl Group {
+    /// The dialer's end of a link whose control stream goes over `control`.
+    pub(in crate::link) fn of_dialer(control: Connection, endpoint: Endpoint, dialer: Dialer) -> Self {
+        // The listener asks for connections by opening one.
+        control.set_max_concurrent_uni_streams(VarInt::from_u32(1));
+        let count = dialer.options.connections;
+        Self::new(control, endpoint, count, |shared, streams| shared.dial(dialer, streams))
+    }
+
+    /// The listener's end. `count` connections come out of `joins`; `place` is dropped when no more are let in.
+    pub(in crate::link) fn of_listener(
+        control: Connection,
+        endpoint: Endpoint,
+        count: u8,
+        joins: mpsc::Receiver<Connection>,
+        place: impl Send + 'static,
+    ) -> Self {
+        Self::new(control, endpoint, count, |shared, streams| shared.admit(joins, place, streams))
+    }
+
+    fn new<Work: Future<Output = ()> + Send + 'static>(
+        control: Connection,
+        endpoint: Endpoint,
+        count: u8,
+        work: impl FnOnce(Arc<Shared>, mpsc::Sender<Incoming>) -> Work,
+    ) -> Self {
+        control.set_receive_window(VarInt::from_u32(WINDOW_BYTES_MIN as u32));
+        let data = Data { connections: Vec::new(), endpoints: vec![endpoint], is_over: false, error: None };
+        let shared = Arc::new(Shared { control, count, data: watch::Sender::new(data), wanted: Notify::new() });
+        let (streams, incoming) = mpsc::channel(INCOMING_MAX);
+        let work = tokio::spawn(work(shared.clone(), streams)).abort_handle();
+        Self { shared, incoming: Mutex::new(incoming), next: AtomicUsize::new(0), work }
+    }
+
+    /// Sees to it that there are connections for data, and does not wait for them.
+    pub(in crate::link) fn prepare(&self) {
+        self.shared.wanted.notify_one();
+    }
+
+    pub(in crate::link) async fn open_data(&self, options: &LinkOptions) -> Result<FrameSender, LinkError> {
+        self.prepare();
+        let stream = self.data_connection().await?.open_uni().await.map_err(LinkError::of_connection)?;
+        Ok(FrameSender::quic(stream, options.bandwidth.clone()))
+    }
+
+    /// The next connection in turn, once all are there.
+    async fn data_connection(&self) -> Result<Connection, LinkError> {
+        let shared = &self.shared;
+        let mut data = shared.data.subscribe();
+        let settled = async { data.wait_for(|data| data.is_over || shared.is_complete(data)).await.is_ok() };
+        tokio::select! {
+            biased;
+            settled = timeout(ANSWER_MAX, settled) => settled.map_err(|_| LinkError::Silent)?,
+            error = shared.control.closed() => return Err(LinkError::of_connection(error)),
+        };
+        let mut error = None;
+        shared.data.send_if_modified(|data| {
+            error = data.is_over.then(|| data.error.take().unwrap_or(LinkError::Closed));
+            false
+        });
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let data = shared.data.borrow();
+        let at = self.next.fetch_add(1, Ordering::Relaxed) % data.connections.len();
+        Ok(data.connections[at].clone())
+    }
+
+    pub(in crate::link) async fn accept_data(&self) -> Result<FrameReceiver, LinkError> {
+        // Dropping this future loses nothing: a stream leaves the queue only when it is returned.
+        let mut incoming = self.incoming.lock().await;
+        tokio::select! {
+            biased;
+            Some(stream) = incoming.recv() => stream.map(FrameReceiver::quic),
+            error = self.shared.control.closed() => Err(LinkError::of_connection(error)),
+        }
+    }
+
+    pub(in crate::link) fn remote_address(&self) -> SocketAddr {
+        self.shared.control.remote_address()
+    }
+
+    pub(in crate::link) fn stats(&self) -> LinkStats {
+        let control = &self.shared.control;
+        let data = self.shared.data.borrow();
+        let mut sum = LinkStats { transport: "quic", lost_packets: Some(0), ..LinkStats::default() };
+        for connection in data.connections.iter().chain([control]) {
+            let stats = connection.stats();
+            sum.sent_bytes += stats.udp_tx.bytes;
+            sum.received_bytes += stats.udp_rx.bytes;
+            sum.lost_packets = sum.lost_packets.map(|lost| lost + stats.path.lost_packets);
+            sum.rtt = Some(sum.rtt.map_or(stats.path.rtt, |rtt| rtt.min(stats.path.rtt)));
+        }
+        // Contents take the connections for data, and what carries contents is what counts.
+        let carrying = if data.connections.is_empty() { std::slice::from_ref(control) } else { &data.connections[..] };
+        sum.mtu = carrying.iter().map(|connection| connection.stats().path.current_mtu).min();
+        let controller = carrying[0].congestion_state().into_any().downcast::<Adaptive>();
+        sum.congestion = controller.ok().map(|controller| controller.name());
+        sum
+    }
+
+    /// Says goodbye on all connections, and gives it a moment to leave this host.
+    pub(in crate::link) async fn close(&self, code: u32, reason: &str) {
+        self.work.abort();
+        self.shared.end(VarInt::from_u32(code), reason);
+        let endpoints = self.shared.data.borrow().endpoints.clone();
+        let idle = async {
+            for endpoint in &endpoints {
+                endpoint.wait_idle().await;
+            }
+        };
+        // The peer may be gone, and then nobody answers.
+        let _ = timeout(Duration::from_millis(250), idle).await;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.work.abort();
+    }
+}
+
+impl Shared {
+    fn is_complete(&self, data: &Data) -> bool {
+        data.connections.len() == usize::from(self.count)
+    }
+
+    /// The dialer's work: once this side wants to send, or the peer does, all connections at once.
+    async fn dial(self: Arc<Self>, dialer: Dialer, streams: mpsc::Sender<Incoming>) {
+        let is_asked = tokio::select! {
+            () = self.wanted.notified() => false,
+            asked = self.control.accept_uni() => match asked {
+                Ok(_) => true,
+                Err(_) => return,
+            },
+        };
+        let mut lanes = JoinSet::new();
+        for _ in 0..self.count {
+            let (shared, dialer, streams) = (self.clone(), dialer.clone(), streams.clone());
+            lanes.spawn(async move {
+                match dialer.join().await {
+                    Ok((connection, endpoint)) => shared.keep(connection, Some(endpoint), streams).await,
+                    Err(error) => shared.fail(error, is_asked).await,
+                }
+            });
+        }
+        while lanes.join_next().await.is_some() {}
+    }
+
+    /// The listener's work: asks the dialer if this side wants to send, and takes in what joins.
+    async fn admit(
+        self: Arc<Self>,
+        mut joins: mpsc::Receiver<Connection>,
+        place: impl Send,
+        streams: mpsc::Sender<Incoming>,
+    ) {
+        let asking = async {
+            self.wanted.notified().await;
+            // One that knows already need not be asked.
+            if self.data.borrow().connections.is_empty()
+                && let Ok(mut stream) = self.control.open_uni().await
+            {
+                // Nothing is on it: that there is one says it all.
+                let _ = stream.finish();
+            }
+        };
+        let joining = async {
+            let mut lanes = JoinSet::new();
+            while lanes.len() < self.count.into() {
+                tokio::select! {
+                    Some(connection) = joins.recv() => lanes.spawn(self.clone().keep(connection, None, streams.clone())),
+                    _ = self.control.closed() => return,
+                };
+            }
+            drop((joins, place));
+            while lanes.join_next().await.is_some() {}
+        };
+        tokio::join!(asking, joining);
+    }
+
+    /// Opens a proven connection for data, and sees to it until it ends.
+    async fn keep(
+        self: Arc<Self>,
+        connection: Connection,
+        endpoint: Option<Endpoint>,
+        streams: mpsc::Sender<Incoming>,
+    ) {
+        // The control connection has its window too, and is not tuned.
+        let window_max = (WINDOW_BYTES_MAX - WINDOW_BYTES_MIN) / u64::from(self.count);
+        let window_min = WINDOW_BYTES_MIN.min(window_max);
+        connection.set_send_window(window_min);
+        connection.set_receive_window(VarInt::from_u32(window_min as u32));
+        let share = limit::DATA_STREAMS_MAX.div_ceil(self.count.into());
+        connection.set_max_concurrent_uni_streams(VarInt::from_u32(share));
+        self.data.send_modify(|data| {
+            if data.is_over {
+                connection.close(VarInt::from_u32(0), b"");
+            } else {
+                data.connections.push(connection.clone());
+                data.endpoints.extend(endpoint);
+            }
+        });
+        let accepting = async {
+            let error = loop {
+                match connection.accept_uni().await {
+                    Ok(stream) => {
+                        if streams.send(Ok(stream)).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => break error,
+                }
+            };
+            // A peer that closes one closes all. Without such a word a part is missing, and the link is useless.
+            let is_said = matches!(error, ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed);
+            let _ = streams.send(Err(LinkError::of_connection(error.clone()))).await;
+            if !is_said {
+                self.fail(LinkError::of_connection(error), true).await;
+            }
+        };
+        tokio::join!(accepting, tune(&connection, window_min, window_max));
+    }
+
+    /// There are no connections for data, which whoever wants one will hear. The whole link ends if the peer needs to
+    /// know.
+    async fn fail(&self, error: LinkError, ends_link: bool) {
+        tracing::debug!(%error, "a data connection failed");
+        let code = if matches!(error, LinkError::Identity) { IDENTITY_CODE } else { LOST_CODE };
+        let error = match timeout(WORD_MAX, self.control.closed()).await {
+            Ok(word) => LinkError::of_connection(word),
+            Err(_) => error,
+        };
+        self.data.send_modify(|data| {
+            data.is_over = true;
+            data.error.get_or_insert(error);
+        });
+        if ends_link {
+            self.end(code, "a data connection failed");
+        }
+    }
+
+    /// Closes all connections, and those that come later.
+    fn end(&self, code: VarInt, reason: &str) {
+        self.control.close(code, reason.as_bytes());
+        self.data.send_modify(|data| {
+            data.is_over = true;
+            data.connections.iter().for_each(|connection| connection.close(code, reason.as_bytes()));
+        });
+    }
+}
+
+/// Keeps the windows at twice what is in flight on the path: rate times shortest round trip. A window that is the
+/// bottleneck doubles in this way until it is none. Ends with the connection.
+async fn tune(connection: &Connection, min: u64, max: u64) {
+    let mut ticks = tokio::time::interval(TUNE_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut then, mut sent, mut received) = (Instant::now(), 0, 0);
+    while connection.close_reason().is_none() {
+        ticks.tick().await;
+        let (now, stats) = (Instant::now(), connection.stats());
+        let (tx, rx) = (stats.udp_tx.bytes, stats.udp_rx.bytes);
+        let flight = |bytes: u64| {
+            let rate = bytes as f64 / now.duration_since(then).as_secs_f64().max(1e-3);
+            (2.0 * rate * stats.path.min_rtt.as_secs_f64()) as u64
+        };
+        let (send, receive) = (flight(tx - sent), flight(rx - received));
+        // Never smaller than before: a pause of the application says nothing about the path.
+        if send > min {
+            connection.set_send_window(send.min(max));
+        }
+        if receive > min {
+            connection.set_receive_window(VarInt::from_u32(receive.min(max) as u32));
+        }
+        (then, sent, received) = (now, tx, rx);
+    }
+}
