@@ -37,6 +37,11 @@ pub(crate) fn count(count: u64) -> String {
     out
 }
 
+/// So many entries: `1 entry`, `1,234 entries`.
+pub(crate) fn entries(number: u64) -> String {
+    format!("{} {}", count(number), if number == 1 { "entry" } else { "entries" })
+}
+
 fn scaled(value: f64, step: f64, units: &[&str]) -> String {
     let mut value = value.max(0.0);
     let mut unit = 0;

@@ -79,10 +79,7 @@ fn report_text(report: &Report, paint: Paint) -> String {
     let counts = &report.counts;
     let pass = if report.is_final { "final pass" } else { "stage" };
     let (what, changed) = match (report.kind, counts.entries_changed) {
-        (Kind::Tree, changed) => (
-            format!("{} entries, ", human::count(counts.entries_scanned)),
-            format!("{} entries", human::count(changed)),
-        ),
+        (Kind::Tree, changed) => (format!("{}, ", human::entries(counts.entries_scanned)), human::entries(changed)),
         (Kind::Block, 0) => (String::new(), "nothing".to_owned()),
         (Kind::Block, _) => (String::new(), "parts of the volume".to_owned()),
     };
@@ -127,10 +124,7 @@ fn report_text(report: &Report, paint: Paint) -> String {
     if counts.racy_entries > 0 {
         row(
             "in motion",
-            format!(
-                "{} entries changed while they were read: the next pass takes them again",
-                human::count(counts.racy_entries)
-            ),
+            format!("{} changed meanwhile: the next pass takes them again", human::entries(counts.racy_entries)),
         );
     }
     if let Some(missing) = report.confinement.as_ref().filter(|confinement| !confinement.notes.is_empty()) {
@@ -164,9 +158,9 @@ fn proof_lines(report: &Report, paint: Paint) -> Vec<String> {
     ];
     lines.push(match &report.proof {
         Some(proof) if report.is_proven() => format!(
-            "{} both volumes hold the same {} entries and {} (level {})",
+            "{} both volumes hold the same {} and {} (level {})",
             paint.green("PROVEN"),
-            human::count(proof.entries),
+            human::entries(proof.entries),
             human::bytes(proof.bytes),
             level_name(proof.level),
         ),
@@ -181,15 +175,15 @@ fn verdict_text(verdict: &Verdict, paint: Paint) -> String {
     let differences = verdict.differences.iter().map(|difference| format!("{}: {}", difference.path, difference.what));
     list(&mut lines, "differences", differences);
     let size = format!(
-        "{} entries, {}, read in {}",
-        human::count(verdict.entries),
+        "{}, {}, read in {}",
+        human::entries(verdict.entries),
         human::bytes(verdict.bytes),
         human::seconds(verdict.duration_seconds)
     );
     lines.push(if verdict.is_equal() {
         format!("{} {size}", paint.green("EQUAL"))
     } else {
-        format!("{} in {} entries; {size}", paint.red("DIFFERENT"), human::count(verdict.differences_total))
+        format!("{} in {}; {size}", paint.red("DIFFERENT"), human::entries(verdict.differences_total))
     });
     lines.join("\n")
 }

@@ -86,9 +86,9 @@ impl Story {
     pub(super) fn proven(&self, passes: &Passes, continued: &Checked, downtime: Duration) {
         let (entries, bytes) = (passes.sum("/proof/entries") as u64, passes.sum("/proof/bytes") as u64);
         self.printer.line(&format!(
-            "{} both volumes were equal: {} entries, {}; the application went on there to act {} without a gap",
+            "{} both volumes were equal: {}, {}; the application went on there to act {} without a gap",
             self.printer.paint.green("PROVEN"),
-            human::count(entries),
+            human::entries(entries),
             human::bytes(bytes),
             human::count(continued.counter)
         ));
