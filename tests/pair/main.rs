@@ -10,6 +10,7 @@ mod kills;
 mod limits;
 mod links;
 mod moves;
+mod outages;
 mod trees;
 mod verify;
 mod writers;

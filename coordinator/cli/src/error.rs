@@ -65,6 +65,12 @@ impl RunError {
         self
     }
 
+    /// The same, where it comes after something was done.
+    pub(crate) fn after_the_start(self) -> Self {
+        let exit = if self.exit == Exit::Refused { Exit::Failed } else { self.exit };
+        Self { exit, ..self }
+    }
+
     /// How the process ends.
     pub(crate) fn exit(&self) -> Exit {
         self.exit

@@ -80,36 +80,45 @@ pub(crate) async fn sync(options: SyncOptions, confined: ConfinedSource, context
 /// One pass, over as many links as it takes.
 async fn send(pass: &Pass, mut peer: Peer, context: &Context) -> Result<Report, RunError> {
     let began = Instant::now();
-    let mut tries = 0;
+    let (mut links, mut breaks) = (0, 0);
     let mut report = loop {
+        // What has begun is not given up at the first break, nor at the first dial in vain: the other side may be on
+        // its way back.
+        let may_go_on = |breaks| breaks < REDIALS && !context.stop.is_set();
+        let dialled = Instant::now();
         let link = match peer.meet(&context.stop).await {
             Ok(link) => link,
-            // The pass has begun: the other side may be on its way back.
-            Err(error) if tries > 0 && tries < REDIALS && !context.stop.is_set() => {
-                context.monitor.note(format!("{error}: taken up again"));
-                tries += 1;
+            Err(error) if links == 0 => return Err(error),
+            Err(error) if may_go_on(breaks) => {
+                wait_again(context, &error, dialled, &mut breaks).await;
                 continue;
             }
-            Err(error) if tries > 0 && !context.stop.is_set() => {
-                return Err(RunError::failed("TS-S602", error.to_string()));
-            }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.after_the_start()),
         };
         warn(&link);
+        links += 1;
         let result = sync::send(pass, link, context.monitor.clone(), context.stop.flag(), context.stop.wait()).await;
         match result {
             Ok(report) => break report,
-            Err(error) if error.is_of_link() && tries < REDIALS && !context.stop.is_set() => {
-                context.monitor.note(format!("{error}: taken up again"));
-                tokio::time::sleep(REDIAL_WAIT * 2u32.pow(tries)).await;
-                tries += 1;
+            Err(error) if error.is_of_link() && may_go_on(breaks) => {
+                wait_again(context, &error, Instant::now(), &mut breaks).await;
             }
             Err(error) => return Err(failed(error, &context.stop)),
         }
     };
-    report.counts.reconnects = u64::from(tries);
+    report.counts.reconnects = links - 1;
     report.duration_seconds = began.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Waits before the link is dialled again, each time longer. A dial that took its time has waited for as long.
+async fn wait_again(context: &Context, error: &impl fmt::Display, since: Instant, breaks: &mut u32) {
+    context.monitor.note(format!("{error}: taken up again"));
+    tokio::select! {
+        () = tokio::time::sleep_until((since + REDIAL_WAIT * 2u32.pow(*breaks)).into()) => {}
+        () = context.stop.wait() => {}
+    }
+    *breaks += 1;
 }
 
 /// Runs passes from the destination's side: pass after pass, or one. Returns the report of the last.
