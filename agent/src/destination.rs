@@ -369,6 +369,7 @@ impl Destination {
             block_bytes,
             reads_rest,
             manifest,
+            is_device_known: false,
             threads: self.threads,
             stop: &self.stop,
             gaps: Mutex::default(),

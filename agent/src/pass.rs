@@ -134,6 +134,8 @@ pub struct Counters {
     pub bytes_planned: AtomicU64,
     /// Bytes of content that were looked at.
     pub bytes_done: AtomicU64,
+    /// Bytes of a device that were not read, since nothing was written there.
+    pub bytes_tracked: AtomicU64,
     /// Bytes of content that were read.
     pub bytes_read: AtomicU64,
     /// Bytes of content that were written.

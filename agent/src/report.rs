@@ -99,6 +99,8 @@ pub struct Counts {
     pub bytes_scanned: u64,
     /// Bytes of content that the source read from its volume.
     pub bytes_read_source: u64,
+    /// Bytes of a device that the source did not read, since tracking saw no write to them.
+    pub bytes_tracked: u64,
     /// Bytes of content that the destination read from its volume.
     pub bytes_read_destination: u64,
     /// Bytes of content that the destination wrote to its volume.

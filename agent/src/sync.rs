@@ -25,7 +25,8 @@ use crate::prove::{Comparing, Proving};
 use crate::report::{self, Report};
 use crate::source::{OpenStore, Settings, Source};
 use crate::state::Store;
-use crate::state::disk::DiskStore;
+use crate::state::disk::{DiskStore, make_folder as make_state_folder};
+use crate::track::Tracking;
 use crate::volume::block::Block;
 use crate::volume::tree::Tree;
 use crate::volume::{Access, Facts, LeftOut, Volume, is_folder, is_there, make_folder};
@@ -53,6 +54,8 @@ pub struct Pass {
     pub excludes: Vec<String>,
     /// How contents are packed.
     pub compression: Compression,
+    /// Tracking of the volume, if it is a device and that is wanted.
+    pub tracking: Option<Arc<Tracking>>,
 }
 
 /// How many threads read, hash and write: as many as there are cores, within reason.
@@ -75,6 +78,7 @@ pub async fn send(
         is_final: pass.final_level.is_some(),
         excludes: pass.excludes.clone(),
         threads: threads(),
+        tracking: pass.tracking.clone(),
     };
     let compressor = Arc::new(Compressor::new(pass.compression));
     let facts = pass.volume.facts().map_err(PassError::from)?;
@@ -118,6 +122,7 @@ fn report(pass: &Pass, facts: &Facts, source: &Source, sent: &Sent, duration: Du
         racy_entries: get(&counters.racy_entries),
         bytes_scanned: get(&counters.bytes_scanned),
         bytes_read_source: get(&counters.bytes_read),
+        bytes_tracked: get(&counters.bytes_tracked),
         bytes_read_destination: committed.read_bytes,
         bytes_written_destination: committed.written_bytes,
         bytes_sent: sent.sent_bytes,
@@ -144,6 +149,7 @@ fn report(pass: &Pass, facts: &Facts, source: &Source, sent: &Sent, duration: Du
     if let Some(note) = sent.session.note() {
         report.notes.push(note.to_owned());
     }
+    report.notes.extend(pass.tracking.iter().flat_map(|tracking| tracking.notes()));
     if committed.drifted_entries > 0 {
         let count = committed.drifted_entries;
         report.notes.push(format!("{count} entries had been changed at the destination by somebody else: healed"));
@@ -312,6 +318,7 @@ pub fn compare(
             block_bytes,
             reads_rest: true,
             manifest: None,
+            is_device_known: false,
             threads: threads(),
             stop: halt,
             gaps: Mutex::default(),
@@ -344,7 +351,8 @@ pub async fn examine(
     halt: Arc<AtomicBool>,
     stop: impl Future<Output = ()>,
 ) -> Result<Comparison, DriveError> {
-    let settings = Settings { contract, is_final: true, excludes: excludes.to_vec(), threads: threads() };
+    let settings =
+        Settings { contract, is_final: true, excludes: excludes.to_vec(), threads: threads(), tracking: None };
     let facts = volume.facts().map_err(PassError::from)?;
     let open_store: OpenStore = Arc::new(|_| Ok(Arc::new(crate::state::memory::MemoryStore::default())));
     let compressor = Arc::new(Compressor::new(Compression::None));
@@ -411,10 +419,39 @@ fn greeting(facts: &Facts) -> Greeting {
     Greeting { epoch: Epoch(0), volume: Some(facts.kind), build: BUILD.to_owned() }
 }
 
+/// Begins or goes on to track the writes to `volume`, a device at `path`; or ends it, if that is not wanted (any more).
+///
+/// Comes before the process is confined, and before anything of the volume is read.
+pub fn track(
+    volume: &dyn Volume,
+    path: &Path,
+    state: &Path,
+    is_wanted: bool,
+) -> Result<Option<Arc<Tracking>>, PassError> {
+    let facts = volume.facts()?;
+    let folder = volume_folder(state, &facts);
+    let record = folder.join("tracking");
+    if !is_wanted {
+        // What cannot be ended goes on in vain, and is removed with the next start of the machine.
+        Tracking::end(&record).unwrap_or_else(|error| tracing::warn!(%error, "cannot end tracking"));
+        return Ok(None);
+    }
+    make_state_folder(&folder)?;
+    if facts.kind == VolumeKind::Block {
+        // What is written already counts as written before the pass.
+        volume.settle()?;
+    }
+    Ok(Some(Arc::new(Tracking::begin(path, &record))))
+}
+
+fn volume_folder(state: &Path, facts: &Facts) -> PathBuf {
+    let name = Destination::volume_name(facts).to_string();
+    state.join(format!("volume-{}", &name[..32]))
+}
+
 /// One folder for each pair of this volume and a destination.
 fn stores(state: &Path, facts: &Facts) -> OpenStore {
-    let name = Destination::volume_name(facts).to_string();
-    let folder = state.join(format!("volume-{}", &name[..32]));
+    let folder = volume_folder(state, facts);
     Arc::new(move |pair| Ok(Arc::new(DiskStore::open(&folder.join(pair))?)))
 }
 

@@ -50,18 +50,21 @@ impl Bench {
 }
 
 /// A loop device over an image; detached when dropped.
-struct Device {
-    path: PathBuf,
+pub(crate) struct Device {
+    /// Its node.
+    pub(crate) path: PathBuf,
 }
 
 impl Device {
-    fn over(image: &Path) -> Self {
+    /// Attaches one.
+    pub(crate) fn over(image: &Path) -> Self {
         let output = Command::new("losetup").args(["--find", "--show"]).arg(image).output().expect("started");
         assert!(output.status.success(), "{output:?}");
         Self { path: String::from_utf8_lossy(&output.stdout).trim().into() }
     }
 
-    fn write(&self, bytes: &[u8], offset: u64) {
+    /// Writes to it; on the device when this returns.
+    pub(crate) fn write(&self, bytes: &[u8], offset: u64) {
         let file = File::options().write(true).open(&self.path).expect("opened");
         file.write_all_at(bytes, offset).and_then(|()| file.sync_all()).expect("written");
     }

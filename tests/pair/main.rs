@@ -11,6 +11,7 @@ mod limits;
 mod links;
 mod moves;
 mod outages;
+mod tracked;
 mod trees;
 mod verify;
 mod writers;

@@ -47,7 +47,7 @@ pub(crate) type Announce = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Runs one pass from the source's side. Stopped, it commits nothing, and returns [`RunError::stopped`].
 pub(crate) async fn sync(options: SyncOptions, confined: ConfinedSource, context: Context) -> Result<Report, RunError> {
-    let ConfinedSource { volume, meeting, receiver, applied } = confined;
+    let ConfinedSource { volume, meeting, receiver, tracking, applied } = confined;
     let pass = Pass {
         volume,
         state: options.state.clone(),
@@ -56,6 +56,7 @@ pub(crate) async fn sync(options: SyncOptions, confined: ConfinedSource, context
         final_level: options.final_level,
         excludes: options.exclude.clone(),
         compression: compression(options.compression),
+        tracking,
     };
     let result = match Peer::new(meeting, &options.link, true, &context) {
         Ok(peer) => send(&pass, peer, &context).await,
@@ -70,9 +71,6 @@ pub(crate) async fn sync(options: SyncOptions, confined: ConfinedSource, context
             return Err(error);
         }
     };
-    if options.tracks_writes {
-        report.notes.push("writes are not tracked by this build: what changed was found by comparing".to_owned());
-    }
     report.confinement = Some(applied);
     Ok(report)
 }
