@@ -115,8 +115,6 @@ pub struct Counts {
     pub bytes_matched: u64,
     /// Bytes that compression left of those that it was tried on.
     pub bytes_compressed: u64,
-    /// Bytes of content that were sent a second time, after a break of the link or a digest that did not match.
-    pub bytes_resent: u64,
     /// Times that the link was made again.
     pub reconnects: u64,
 }
