@@ -138,7 +138,9 @@ fn report(pass: &Pass, facts: &Facts, source: &Source, sent: &Sent, duration: Du
     report.left_out = show_left_out(source.left_out());
     report.gaps = source.gaps().iter().map(|gap| report::Gap::new(gap, &pass.accepted_gaps)).collect();
     if let (Some(verdict), Some(level)) = (sent.session.verdict(), pass.final_level) {
-        prove(&mut report, verdict, level, pass.fidelity);
+        let versions =
+            report::Versions { source: BUILD.to_owned(), destination: report::printable(sent.session.peer_build()) };
+        prove(&mut report, verdict, level, pass.fidelity, versions);
     }
     report.transport = Some(report::Transport {
         name: sent.link.transport.to_owned(),
@@ -171,7 +173,7 @@ fn predict(report: &mut Report, source: &Source, sent: &Sent, duration: Duration
     report.predicted_final_seconds = Some(observed.final_seconds(true));
 }
 
-fn prove(report: &mut Report, verdict: &Verdict, level: Level, fidelity: Fidelity) {
+fn prove(report: &mut Report, verdict: &Verdict, level: Level, fidelity: Fidelity, versions: report::Versions) {
     report.digest_source = Some(verdict.ours.canonical);
     report.digest_destination = Some(verdict.theirs.canonical);
     for difference in &verdict.differences {
@@ -189,7 +191,7 @@ fn prove(report: &mut Report, verdict: &Verdict, level: Level, fidelity: Fidelit
             read_source_bytes: verdict.ours.read_bytes,
             read_destination_bytes: verdict.theirs.read_bytes,
             read_at: now.seconds.max(0) as u64,
-            versions: report::Versions { source: BUILD.to_owned(), destination: BUILD.to_owned() },
+            versions,
         });
     }
 }
