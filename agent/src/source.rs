@@ -220,7 +220,8 @@ impl Source {
 
     /// Opens what we remember of the pair; gives our manifest's name if it can be used.
     pub fn resolve(&self, basis: &Basis) -> Result<Option<Token>, PassError> {
-        let store = (self.open_store)(&format!("source-{}", &basis.volume.to_string()[..32]))?;
+        let store = (self.open_store)(&format!("source-{}", &basis.volume.to_string()[..32]));
+        let store = store.map_err(PassError::of_store)?;
         let scope = Head::scope(self.settings.contract.fidelity, &self.settings.excludes);
         let stored = Head::load(&*store)?;
         let stage = stored.as_ref().map_or(0, |head| head.stage);

@@ -458,14 +458,7 @@ fn stores(state: &Path, facts: &Facts) -> OpenStore {
 }
 
 fn open_store(path: &Path) -> Result<Arc<dyn Store>, PassError> {
-    match DiskStore::open(path) {
-        Ok(store) => Ok(Arc::new(store)),
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(PassError::Refused {
-            reason: Reason::Busy,
-            detail: "another agent is at work on this volume".to_owned(),
-        }),
-        Err(error) => Err(error.into()),
-    }
+    DiskStore::open(path).map(|store| Arc::new(store) as Arc<dyn Store>).map_err(PassError::of_store)
 }
 
 fn random<const N: usize>() -> [u8; N] {

@@ -1,6 +1,7 @@
 //! Real processes between real file systems.
 
 mod blocks;
+mod busy;
 mod confined;
 mod damage;
 mod deltas;

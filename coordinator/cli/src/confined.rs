@@ -61,7 +61,7 @@ impl ConfinedSource {
         let volume = open(&options.source)?;
         make_state(&options.state)?;
         let tracking = sync::track(&*volume, &options.source, &options.state, options.tracks_writes)
-            .map_err(|error| RunError::refused("TS-E250", "writes cannot be tracked").because(error))?;
+            .map_err(|error| RunError::refused(error.code(), "writes cannot be tracked").because(error))?;
         let (meeting, receiver) = match &options.destination {
             Destination::Dial(ticket) => (Meeting::at(ticket)?, None),
             Destination::Listen(address) => (Meeting::here(*address, &options.link)?, None),
@@ -135,14 +135,14 @@ impl Meeting {
 /// Opens a volume that is only read.
 pub(crate) fn open(path: &Path) -> Result<Arc<dyn Volume>, RunError> {
     sync::open_source(path)
-        .map_err(|error| RunError::refused("TS-E250", format!("cannot open {}", show(path))).because(error))
+        .map_err(|error| RunError::refused(error.code(), format!("cannot open {}", show(path))).because(error))
 }
 
 /// What a volume is.
 pub(crate) fn facts(volume: &dyn Volume, path: &Path) -> Result<Facts, RunError> {
     volume
         .facts()
-        .map_err(|error| RunError::refused("TS-E250", format!("cannot look at {}", show(path))).because(error))
+        .map_err(|error| RunError::refused(error.code(), format!("cannot look at {}", show(path))).because(error))
 }
 
 /// Shows that an agent's confinement holds; the lines say what was tried. The process is good for nothing else
@@ -218,7 +218,7 @@ fn make_state(path: &Path) -> Result<(), RunError> {
 }
 
 fn no_destination(path: &Path, error: tranship_agent::pass::PassError) -> RunError {
-    RunError::refused("TS-E250", format!("cannot make {}", show(path))).because(error)
+    RunError::refused(error.code(), format!("cannot make {}", show(path))).because(error)
 }
 
 fn show(path: &Path) -> String {

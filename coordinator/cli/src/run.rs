@@ -29,6 +29,9 @@ use crate::rate::Rate;
 const REDIALS: u32 = 6;
 const REDIAL_WAIT: Duration = Duration::from_millis(500);
 
+/// How often a volume that is in use is asked for.
+const BUSY_WAIT: Duration = Duration::from_secs(1);
+
 /// What a pass is given besides its options.
 #[derive(Clone)]
 pub(crate) struct Context {
@@ -40,6 +43,16 @@ pub(crate) struct Context {
     pub(crate) bandwidth: watch::Receiver<Option<Rate>>,
     /// To whom the ticket is given, once the address is bound.
     pub(crate) announce: Announce,
+}
+
+impl Context {
+    /// Waits until then, unless it has to end.
+    async fn pause(&self, until: Instant) {
+        tokio::select! {
+            () = tokio::time::sleep_until(until.into()) => {}
+            () = self.stop.wait() => {}
+        }
+    }
 }
 
 /// Takes the text of a ticket.
@@ -59,7 +72,7 @@ pub(crate) async fn sync(options: SyncOptions, confined: ConfinedSource, context
         tracking,
     };
     let result = match Peer::new(meeting, &options.link, true, &context) {
-        Ok(peer) => send(&pass, peer, &context).await,
+        Ok(peer) => send(&pass, peer, options.link.waits, &context).await,
         Err(error) => Err(error),
     };
     let mut report = match (result, receiver) {
@@ -75,8 +88,8 @@ pub(crate) async fn sync(options: SyncOptions, confined: ConfinedSource, context
     Ok(report)
 }
 
-/// One pass, over as many links as it takes.
-async fn send(pass: &Pass, mut peer: Peer, context: &Context) -> Result<Report, RunError> {
+/// One pass, over as many links as it takes. What another pass is at work on is waited for, if that is wanted.
+async fn send(pass: &Pass, mut peer: Peer, waits: bool, context: &Context) -> Result<Report, RunError> {
     let began = Instant::now();
     let (mut links, mut breaks) = (0, 0);
     let mut report = loop {
@@ -98,6 +111,11 @@ async fn send(pass: &Pass, mut peer: Peer, context: &Context) -> Result<Report, 
         let result = sync::send(pass, link, context.monitor.clone(), context.stop.flag(), context.stop.wait()).await;
         match result {
             Ok(report) => break report,
+            Err(error) if waits && error.is_busy() && !context.stop.is_set() => {
+                context.monitor.note(format!("{}: waiting for it", chain(&error)));
+                (links, breaks) = (0, 0);
+                context.pause(Instant::now() + BUSY_WAIT).await;
+            }
             Err(error) if error.is_of_link() && may_go_on(breaks) => {
                 wait_again(context, &error, Instant::now(), &mut breaks).await;
             }
@@ -112,10 +130,7 @@ async fn send(pass: &Pass, mut peer: Peer, context: &Context) -> Result<Report, 
 /// Waits before the link is dialled again, each time longer. A dial that took its time has waited for as long.
 async fn wait_again(context: &Context, error: &impl fmt::Display, since: Instant, breaks: &mut u32) {
     context.monitor.note(format!("{error}: taken up again"));
-    tokio::select! {
-        () = tokio::time::sleep_until((since + REDIAL_WAIT * 2u32.pow(*breaks)).into()) => {}
-        () = context.stop.wait() => {}
-    }
+    context.pause(since + REDIAL_WAIT * 2u32.pow(*breaks)).await;
     *breaks += 1;
 }
 
@@ -160,8 +175,8 @@ pub(crate) async fn receive(
                     return Ok(report);
                 }
             }
-            // A source whose link broke comes back with the same ticket.
-            Err(error) if context.stop.is_set() || (options.is_once && !error.is_of_link()) => {
+            // A source whose link broke comes back with the same ticket, and so may one that found a volume in use.
+            Err(error) if context.stop.is_set() || (options.is_once && !error.is_of_link() && !error.is_busy()) => {
                 return Err(failed(error, &context.stop));
             }
             Err(error) => context.monitor.note(format!("a pass ended early: {error}; waiting for the next")),
