@@ -372,6 +372,7 @@ impl Destination {
             block_bytes,
             reads_rest,
             manifest,
+            is_device_known: false,
             threads: self.threads,
             stop: &self.stop,
             counters: &self.proof_counters,

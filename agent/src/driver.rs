@@ -11,6 +11,7 @@ mod streams;
 
 use thiserror::Error;
 use tranship_engine::session::Failure;
+use tranship_proto::refusal::Reason;
 
 use crate::link::LinkError;
 use crate::pass::PassError;
@@ -52,13 +53,22 @@ impl DriveError {
 
     /// Whether it was said before anything was changed.
     pub fn is_before_any_effect(&self) -> bool {
-        use tranship_proto::refusal::Reason as R;
+        use Reason as R;
         let reason = match self {
             Self::Refused(failure) => failure.refusal.reason,
             Self::Pass(error) => error.refusal().reason,
             Self::Link(_) | Self::Left { .. } => return false,
         };
         matches!(reason, R::Version | R::Feature | R::Role | R::Epoch | R::Kind | R::Space | R::Fidelity | R::Busy)
+    }
+
+    /// Whether another pass is at work on one of the volumes.
+    pub fn is_busy(&self) -> bool {
+        match self {
+            Self::Refused(failure) => failure.refusal.reason == Reason::Busy,
+            Self::Pass(error) => error.refusal().reason == Reason::Busy,
+            Self::Link(_) | Self::Left { .. } => false,
+        }
     }
 
     /// Whether another attempt over a new link may fare better.

@@ -1,6 +1,7 @@
 //! What both sides of a pass share: how it can fail, what it counts, and the scan.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -74,9 +75,29 @@ pub enum PassError {
 }
 
 impl PassError {
+    /// Why a store cannot be opened: its lock is somebody else's, or its folder cannot be used.
+    pub fn of_store(error: std::io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::WouldBlock => {
+                Self::Refused { reason: Reason::Busy, detail: "another agent is at work on this volume".to_owned() }
+            }
+            _ => error.into(),
+        }
+    }
+
     /// Whether a manifest turned out to be damaged.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::State(error) if error.is_damage())
+    }
+
+    /// The stable code that users and scripts see: that of what is beneath it, which says more than the reason.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Volume(error) => error.code(),
+            Self::Open(OpenError::Io { .. }) => self.refusal().reason.code(),
+            Self::Open(error) => error.code(),
+            _ => self.refusal().reason.code(),
+        }
     }
 
     /// What is said to the peer, and to the user.
@@ -84,6 +105,9 @@ impl PassError {
         let reason = match self {
             Self::Volume(VolumeError::Full { .. }) => Reason::Full,
             Self::Volume(VolumeError::Stopped) => Reason::Stopped,
+            // A device that is mounted, or that another pass writes.
+            Self::Open(OpenError::Io { source, .. }) if source.kind() == ErrorKind::ResourceBusy => Reason::Busy,
+            Self::Open(OpenError::Kind { .. }) => Reason::Kind,
             Self::Volume(_) | Self::Open(_) => Reason::Storage,
             Self::State(_) | Self::Store(_) => Reason::State,
             Self::Exclude(_) | Self::Protocol(_) => Reason::Protocol,
@@ -135,6 +159,8 @@ pub struct Counters {
     pub bytes_planned: AtomicU64,
     /// Bytes of content that were looked at.
     pub bytes_done: AtomicU64,
+    /// Bytes of a device that were not read, since nothing was written there.
+    pub bytes_tracked: AtomicU64,
     /// Bytes of content that were read.
     pub bytes_read: AtomicU64,
     /// Bytes of content that were written.
@@ -347,5 +373,20 @@ impl Changes {
     /// All of them, in the order of places.
     pub fn sorted(self) -> Result<Box<dyn Iterator<Item = Result<Dated, StateError>> + Send>, StateError> {
         self.sorter.sorted()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kernel_is_told_by_its_own_code_and_a_mounted_device_is_in_use() {
+        let old = PassError::from(OpenError::Kernel { missing: "openat2" });
+        assert_eq!((old.code(), old.refusal().reason), ("TS-E240", Reason::Storage));
+        let mounted = OpenError::Io { path: "/dev/sda".into(), source: rustix::io::Errno::BUSY.into() };
+        assert_eq!(PassError::from(mounted).code(), "TS-P108");
+        let missing = OpenError::Io { path: "/dev/sda".into(), source: rustix::io::Errno::NOENT.into() };
+        assert_eq!(PassError::from(missing).code(), "TS-E250");
     }
 }

@@ -49,6 +49,8 @@ pub struct Proving<'a> {
     pub reads_rest: bool,
     /// The manifest whose digests are taken for granted at level `tracked`, where nothing has moved since.
     pub manifest: Option<String>,
+    /// Whether that holds for a device, too, which has no stat that would have moved.
+    pub is_device_known: bool,
     /// Threads for reading.
     pub threads: usize,
     /// Whether to end early.
@@ -89,7 +91,7 @@ impl Proving<'_> {
             let next = scanned.next().transpose()?;
             let is_end = next.is_none();
             if let Some(scanned) = next {
-                let known = take_known(&mut known, &scanned)?;
+                let known = take_known(&mut known, &scanned, self.is_device_known)?;
                 batch.push((scanned, known));
             }
             if batch.len() >= BATCH_ENTRIES || is_end {
@@ -121,11 +123,17 @@ impl Proving<'_> {
     }
 }
 
-fn take_known(known: &mut Peekable<crate::state::Entries>, scanned: &Scanned) -> Result<Option<Digest>, StateError> {
+fn take_known(
+    known: &mut Peekable<crate::state::Entries>,
+    scanned: &Scanned,
+    is_device_known: bool,
+) -> Result<Option<Digest>, StateError> {
     while let Some(entry) = known.next_if(|entry| entry.as_ref().map_or(true, |entry| entry.place <= scanned.place)) {
         let entry: Entry = entry?;
         if entry.place == scanned.place {
-            let is_same = entry.stat.is_some_and(|stat| scanned.stat.is_unchanged_since(&stat));
+            let is_same = entry.stat.is_some_and(|stat| {
+                scanned.stat.is_unchanged_since(&stat) || (is_device_known && scanned.stat == stat)
+            });
             return Ok(entry.content.filter(|_| is_same));
         }
     }
@@ -168,7 +176,9 @@ impl EntryReader<'_> {
         let meta = if kind.has_content() && scanned.leader.is_none() {
             let opened = self.proving.volume.open(&scanned.place, self.proving.access)?;
             size = self.size_of(&*opened, kind)?;
-            match known.filter(|_| !self.is_sampled(&scanned.place)) {
+            // Of a device that is known, a sample was taken before.
+            let is_sampled = !self.proving.is_device_known && self.is_sampled(&scanned.place);
+            match known.filter(|_| !is_sampled) {
                 Some(known) => (content, challenge) = (known, known),
                 None => {
                     let digesters = [Digester::canonical(), &self.nonce];

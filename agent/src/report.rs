@@ -99,6 +99,8 @@ pub struct Counts {
     pub bytes_scanned: u64,
     /// Bytes of content that the source read from its volume.
     pub bytes_read_source: u64,
+    /// Bytes of a device that the source did not read, since tracking saw no write to them.
+    pub bytes_tracked: u64,
     /// Bytes of content that the destination read from its volume.
     pub bytes_read_destination: u64,
     /// Bytes of content that the destination wrote to its volume.
@@ -113,8 +115,6 @@ pub struct Counts {
     pub bytes_matched: u64,
     /// Bytes that compression left of those that it was tried on.
     pub bytes_compressed: u64,
-    /// Bytes of content that were sent a second time, after a break of the link or a digest that did not match.
-    pub bytes_resent: u64,
     /// Times that the link was made again.
     pub reconnects: u64,
 }

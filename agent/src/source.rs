@@ -9,10 +9,11 @@ mod plan;
 mod read;
 mod shifted;
 mod structure;
+mod tracked;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use tranship_engine::digest;
 use tranship_engine::entry::{Change, Entry};
@@ -33,6 +34,7 @@ use crate::prove::{Comparing, DIFFERENCES_MAX, Proving};
 use crate::state::head::{Head, Pace, manifest_name, map_name};
 use crate::state::map::Map;
 use crate::state::{StateFile, Store, Writing, finish_list, is_whole_list, read_entries, write_list};
+use crate::track::{Pieces, Tracking};
 use crate::volume::{Access, Facts, LeftOut, Look, Volume, VolumeError, trusted_before};
 
 use asking::Asking;
@@ -53,6 +55,8 @@ pub struct Settings {
     pub excludes: Vec<String>,
     /// Threads for reading and hashing.
     pub threads: usize,
+    /// Tracking of the volume, if it is a device and that is wanted.
+    pub tracking: Option<Arc<Tracking>>,
 }
 
 /// Marks the place of piece digests of the destination's survey, as opposed to leaves in our own map.
@@ -85,6 +89,8 @@ pub struct Source {
     doubts: Mutex<BTreeSet<Place>>,
     /// Places at which something did not arrive that was to be moved, so that what is beneath is not there either.
     missing: Mutex<BTreeSet<Place>>,
+    /// What was written to the device since our manifest was made, if that is known; nothing else has to be read.
+    written: OnceLock<Arc<Pieces>>,
 }
 
 #[derive(Default)]
@@ -157,6 +163,7 @@ impl Source {
             gaps: Mutex::default(),
             doubts: Mutex::default(),
             missing: Mutex::default(),
+            written: OnceLock::new(),
         })
     }
 
@@ -216,7 +223,8 @@ impl Source {
 
     /// Opens what we remember of the pair; gives our manifest's name if it can be used.
     pub fn resolve(&self, basis: &Basis) -> Result<Option<Token>, PassError> {
-        let store = (self.open_store)(&format!("source-{}", &basis.volume.to_string()[..32]))?;
+        let store = (self.open_store)(&format!("source-{}", &basis.volume.to_string()[..32]));
+        let store = store.map_err(PassError::of_store)?;
         let scope = Head::scope(self.settings.contract.fidelity, &self.settings.excludes);
         let stored = Head::load(&*store)?;
         let stage = stored.as_ref().map_or(0, |head| head.stage);
@@ -305,8 +313,10 @@ impl Source {
     /// Reads the volume again for a proof.
     pub fn prove(&self, challenge: &Challenge) -> Result<Proof, PassError> {
         let state = self.state();
+        let sampled_bytes = self.check_device(&state, challenge)?;
         let reading = Proving {
             volume: &*self.volume,
+            is_device_known: sampled_bytes.is_some(),
             store: &state.store,
             excludes: &self.excludes,
             access: Access::Read,
@@ -318,7 +328,8 @@ impl Source {
             counters: &self.proof_counters,
             gaps: Mutex::default(),
         };
-        let (proof, listing) = reading.prove(challenge)?;
+        let (mut proof, listing) = reading.prove(challenge)?;
+        proof.read_bytes += sampled_bytes.unwrap_or(0);
         let found = std::mem::take(&mut *lock(&reading.gaps));
         let mut gaps = lock(&self.gaps);
         let known: BTreeSet<(Place, GapKind)> = gaps.iter().map(|gap| (gap.place.clone(), gap.what)).collect();
@@ -396,13 +407,17 @@ impl Source {
         head.store(&*state.store)?;
         head.sweep(&*state.store)?;
         lock(&self.inner).state = Some(State { head, ..state });
+        if let Some(tracking) = &self.settings.tracking {
+            tracking.commit(token);
+        }
         Ok(())
     }
 
     /// What this pass teaches about the next one.
     fn pace(&self, last: &Pace) -> Pace {
         let took = millis((self.clock)()).saturating_sub(millis(self.began)).max(1);
-        let bytes_per_second = Counters::get(&self.counters.bytes_done) * 1_000 / took;
+        let looked_at = Counters::get(&self.counters.bytes_done) - Counters::get(&self.counters.bytes_tracked);
+        let bytes_per_second = looked_at * 1_000 / took;
         Pace {
             began_ms: millis(self.began),
             bytes_per_second: bytes_per_second.max(last.bytes_per_second),

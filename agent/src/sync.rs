@@ -26,7 +26,8 @@ use crate::prove::{Comparing, Proving};
 use crate::report::{self, Report};
 use crate::source::{OpenStore, Settings, Source};
 use crate::state::Store;
-use crate::state::disk::DiskStore;
+use crate::state::disk::{DiskStore, make_folder as make_state_folder};
+use crate::track::Tracking;
 use crate::volume::block::Block;
 use crate::volume::tree::Tree;
 use crate::volume::{Access, Facts, LeftOut, Volume, is_folder, is_there, make_folder};
@@ -54,6 +55,8 @@ pub struct Pass {
     pub excludes: Vec<String>,
     /// How contents are packed.
     pub compression: Compression,
+    /// Tracking of the volume, if it is a device and that is wanted.
+    pub tracking: Option<Arc<Tracking>>,
 }
 
 /// How many threads read, hash and write: as many as there are cores, within reason.
@@ -76,6 +79,7 @@ pub async fn send(
         is_final: pass.final_level.is_some(),
         excludes: pass.excludes.clone(),
         threads: threads(),
+        tracking: pass.tracking.clone(),
     };
     let compressor = Arc::new(Compressor::new(pass.compression));
     let facts = pass.volume.facts().map_err(PassError::from)?;
@@ -119,6 +123,7 @@ fn report(pass: &Pass, facts: &Facts, source: &Source, sent: &Sent, duration: Du
         racy_entries: get(&counters.racy_entries),
         bytes_scanned: get(&counters.bytes_scanned),
         bytes_read_source: get(&counters.bytes_read),
+        bytes_tracked: get(&counters.bytes_tracked),
         bytes_read_destination: committed.read_bytes,
         bytes_written_destination: committed.written_bytes,
         bytes_sent: sent.sent_bytes,
@@ -134,7 +139,9 @@ fn report(pass: &Pass, facts: &Facts, source: &Source, sent: &Sent, duration: Du
     report.left_out = show_left_out(source.left_out());
     report.gaps = source.gaps().iter().map(|gap| report::Gap::new(gap, &pass.accepted_gaps)).collect();
     if let (Some(verdict), Some(level)) = (sent.session.verdict(), pass.final_level) {
-        prove(&mut report, verdict, level, pass.fidelity);
+        let versions =
+            report::Versions { source: BUILD.to_owned(), destination: report::printable(sent.session.peer_build()) };
+        prove(&mut report, verdict, level, pass.fidelity, versions);
     }
     report.transport = Some(report::Transport {
         name: sent.link.transport.to_owned(),
@@ -145,6 +152,7 @@ fn report(pass: &Pass, facts: &Facts, source: &Source, sent: &Sent, duration: Du
     if let Some(note) = sent.session.note() {
         report.notes.push(note.to_owned());
     }
+    report.notes.extend(pass.tracking.iter().flat_map(|tracking| tracking.notes()));
     if committed.drifted_entries > 0 {
         let count = committed.drifted_entries;
         report.notes.push(format!("{count} entries had been changed at the destination by somebody else: healed"));
@@ -166,7 +174,7 @@ fn predict(report: &mut Report, source: &Source, sent: &Sent, duration: Duration
     report.predicted_final_seconds = Some(observed.final_seconds(true));
 }
 
-fn prove(report: &mut Report, verdict: &Verdict, level: Level, fidelity: Fidelity) {
+fn prove(report: &mut Report, verdict: &Verdict, level: Level, fidelity: Fidelity, versions: report::Versions) {
     report.digest_source = Some(verdict.ours.canonical);
     report.digest_destination = Some(verdict.theirs.canonical);
     for difference in &verdict.differences {
@@ -184,7 +192,7 @@ fn prove(report: &mut Report, verdict: &Verdict, level: Level, fidelity: Fidelit
             read_source_bytes: verdict.ours.read_bytes,
             read_destination_bytes: verdict.theirs.read_bytes,
             read_at: now.seconds.max(0) as u64,
-            versions: report::Versions { source: BUILD.to_owned(), destination: BUILD.to_owned() },
+            versions,
         });
     }
 }
@@ -315,6 +323,7 @@ pub fn compare(
             block_bytes,
             reads_rest: true,
             manifest: None,
+            is_device_known: false,
             threads: threads(),
             stop: halt,
             counters: &counters[side],
@@ -351,7 +360,8 @@ pub async fn examine(
     halt: Arc<AtomicBool>,
     stop: impl Future<Output = ()>,
 ) -> Result<Comparison, DriveError> {
-    let settings = Settings { contract, is_final: true, excludes: excludes.to_vec(), threads: threads() };
+    let settings =
+        Settings { contract, is_final: true, excludes: excludes.to_vec(), threads: threads(), tracking: None };
     let facts = volume.facts().map_err(PassError::from)?;
     let open_store: OpenStore = Arc::new(|_| Ok(Arc::new(crate::state::memory::MemoryStore::default())));
     let compressor = Arc::new(Compressor::new(Compression::None));
@@ -418,22 +428,44 @@ fn greeting(facts: &Facts) -> Greeting {
     Greeting { epoch: Epoch(0), volume: Some(facts.kind), build: BUILD.to_owned() }
 }
 
+/// Begins or goes on to track the writes to `volume`, a device at `path`; or ends it, if that is not wanted (any more).
+///
+/// Comes before the process is confined, and before anything of the volume is read.
+pub fn track(
+    volume: &dyn Volume,
+    path: &Path,
+    state: &Path,
+    is_wanted: bool,
+) -> Result<Option<Arc<Tracking>>, PassError> {
+    let facts = volume.facts()?;
+    let folder = volume_folder(state, &facts);
+    let record = folder.join("tracking");
+    if !is_wanted {
+        // What cannot be ended goes on in vain, and is removed with the next start of the machine.
+        Tracking::end(&record).unwrap_or_else(|error| tracing::warn!(%error, "cannot end tracking"));
+        return Ok(None);
+    }
+    make_state_folder(&folder)?;
+    if facts.kind == VolumeKind::Block {
+        // What is written already counts as written before the pass.
+        volume.settle()?;
+    }
+    Ok(Some(Arc::new(Tracking::begin(path, &record))))
+}
+
+fn volume_folder(state: &Path, facts: &Facts) -> PathBuf {
+    let name = Destination::volume_name(facts).to_string();
+    state.join(format!("volume-{}", &name[..32]))
+}
+
 /// One folder for each pair of this volume and a destination.
 fn stores(state: &Path, facts: &Facts) -> OpenStore {
-    let name = Destination::volume_name(facts).to_string();
-    let folder = state.join(format!("volume-{}", &name[..32]));
+    let folder = volume_folder(state, facts);
     Arc::new(move |pair| Ok(Arc::new(DiskStore::open(&folder.join(pair))?)))
 }
 
 fn open_store(path: &Path) -> Result<Arc<dyn Store>, PassError> {
-    match DiskStore::open(path) {
-        Ok(store) => Ok(Arc::new(store)),
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(PassError::Refused {
-            reason: Reason::Busy,
-            detail: "another agent is at work on this volume".to_owned(),
-        }),
-        Err(error) => Err(error.into()),
-    }
+    DiskStore::open(path).map(|store| Arc::new(store) as Arc<dyn Store>).map_err(PassError::of_store)
 }
 
 fn random<const N: usize>() -> [u8; N] {

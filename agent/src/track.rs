@@ -26,6 +26,7 @@ mod folder;
 mod instance;
 mod pieces;
 mod record;
+mod tracking;
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -43,6 +44,7 @@ use instance::Instance;
 pub use pieces::Pieces;
 use pieces::SECTOR_BYTES;
 use record::Record;
+pub use tracking::Tracking;
 
 /// Bytes of the kernel's memory in the ring of one tracker, over all processors: about a million writes between two
 /// passes.
@@ -137,7 +139,7 @@ pub enum Agreement {
     /// To the sector, with nothing on its way. A proof asks for this.
     Exact,
     /// Every write that is complete was seen, and more is on its way: a device in use. Enough for a stage; a later
-    /// interval that agrees exactly confirms this one.
+    /// interval that agrees exactly confirms this one, and reports its pieces once more.
     InFlight {
         /// Sectors seen and not counted yet.
         sectors: u64,
@@ -207,6 +209,35 @@ impl fmt::Display for Why {
 pub struct Tracker {
     path: PathBuf,
     record: Record,
+    kernel: Kernel,
+    /// Whether the last take met writes that were on their way.
+    is_in_flight: bool,
+}
+
+/// What is opened of the kernel once, so that a process can be confined afterwards.
+#[derive(Debug, Default)]
+struct Kernel {
+    boot: Option<String>,
+    tracefs: Option<Folder>,
+}
+
+impl Kernel {
+    /// Differs after each start of the machine: `random(4)`.
+    fn boot(&mut self) -> Result<&str, TrackError> {
+        if self.boot.is_none() {
+            let folder = Folder::open("/proc/sys/kernel/random");
+            let boot = folder.and_then(|folder| folder.read("boot_id"));
+            self.boot = Some(boot.map_err(TrackError::io("tell this start of the machine from others"))?);
+        }
+        Ok(self.boot.as_deref().expect("it has just been read"))
+    }
+
+    fn tracefs(&mut self) -> Result<&Folder, TrackError> {
+        if self.tracefs.is_none() {
+            self.tracefs = Some(instance::tracefs()?);
+        }
+        Ok(self.tracefs.as_ref().expect("it has just been opened"))
+    }
 }
 
 impl Tracker {
@@ -220,9 +251,9 @@ impl Tracker {
             former.remove()?;
         }
         let device = Device::of(device)?;
-        let tracefs = instance::tracefs()?;
-        let (boot, name) = (boot()?, random_name()?);
-        let instance = Instance::make(&tracefs, &name, &device.shape, ring_bytes);
+        let mut kernel = Kernel::default();
+        let (boot, name) = (kernel.boot()?.to_owned(), random_name()?);
+        let instance = Instance::make(kernel.tracefs()?, &name, &device.shape, ring_bytes);
         let instance = instance.map_err(TrackError::io("make an instance of the kernel's tracing"))?;
         let bytes = device.shape.bytes();
         let record = Record {
@@ -237,10 +268,10 @@ impl Tracker {
             reported: Pieces::none(bytes),
             written: Pieces::none(bytes),
         };
-        let mut tracker = Self { path: state.to_owned(), record };
+        let mut tracker = Self { path: state.to_owned(), record, kernel, is_in_flight: false };
         if let Err(error) = tracker.find_base(&device, &instance).and_then(|()| tracker.save()) {
             drop(instance);
-            let _ = Instance::remove(&tracefs, &tracker.record.instance);
+            let _ = Instance::remove(tracker.kernel.tracefs()?, &tracker.record.instance);
             return Err(error);
         }
         Ok(tracker)
@@ -249,9 +280,24 @@ impl Tracker {
     /// Goes on with what is remembered in the file `state`; nothing if there is none.
     pub fn resume(state: &Path) -> Result<Option<Self>, TrackError> {
         match Record::load(state) {
-            Ok(record) => Ok(record.map(|record| Self { path: state.to_owned(), record })),
+            Ok(record) => {
+                let (path, kernel) = (state.to_owned(), Kernel::default());
+                Ok(record.map(|record| Self { path, record, kernel, is_in_flight: false }))
+            }
             Err(error) => Err(TrackError::Record { path: state.to_owned(), source: error.into() }),
         }
+    }
+
+    /// Whether it tracks `device`, an open block device.
+    pub fn is_of(&self, device: impl AsFd) -> Result<bool, TrackError> {
+        Ok(Device::of(device)?.shape == self.record.shape)
+    }
+
+    /// What a process that is confined has to be allowed to read for further takes, which it must have begun before.
+    pub fn readable(&self) -> Option<PathBuf> {
+        let tracefs = self.kernel.tracefs.as_ref()?;
+        // The mount has no name of its own, but our handle has one.
+        Some(format!("/proc/self/fd/{}/instances/{}", tracefs.number(), self.record.instance).into())
     }
 
     /// The manifest that [`Tracker::take`] counts from; nothing before the first commit. A caller that holds another
@@ -271,6 +317,7 @@ impl Tracker {
     pub fn take(&mut self) -> Result<Interval, TrackError> {
         let interval = match self.read()? {
             Ok(agreement) => {
+                self.is_in_flight = agreement != Agreement::Exact;
                 self.record.reported.absorb(&mut self.record.written);
                 Interval::Tracked { written: self.record.reported.clone(), agreement }
             }
@@ -284,16 +331,21 @@ impl Tracker {
     }
 
     /// Says that a pass has committed as `basis` what the last take reported, or the whole volume if there was none.
+    ///
+    /// What was on its way at that take may have reached the device after the pass has read there. Which of the writes
+    /// that was nobody knows, so that all of them are reported again until a take finds the device at rest.
     pub fn commit(&mut self, basis: Token) -> Result<(), TrackError> {
-        self.record.reported.clear();
+        if !self.is_in_flight {
+            self.record.reported.clear();
+        }
         self.record.basis = Some(basis);
         self.save()
     }
 
     /// Ends tracking: removes the kernel's instance and the file.
-    pub fn remove(self) -> Result<(), TrackError> {
-        if self.record.boot == boot()? {
-            let removed = Instance::remove(&instance::tracefs()?, &self.record.instance);
+    pub fn remove(mut self) -> Result<(), TrackError> {
+        if self.record.boot == self.kernel.boot()? {
+            let removed = Instance::remove(self.kernel.tracefs()?, &self.record.instance);
             removed.map_err(TrackError::io("remove an instance of the kernel's tracing"))?;
         }
         Record::remove(&self.path).map_err(TrackError::io("remove the tracker's file"))
@@ -305,14 +357,14 @@ impl Tracker {
         if let Some(why) = self.record.void.clone() {
             return Ok(Err(Why::Before { why }));
         }
-        if self.record.boot != boot()? {
+        if self.record.boot != self.kernel.boot()? {
             return Ok(Err(Why::Restarted));
         }
         let device = match self.find_device()? {
             Ok(device) => device,
             Err(why) => return Ok(Err(why)),
         };
-        let Some(instance) = Instance::open(&instance::tracefs()?, &self.record.instance).map_err(io)? else {
+        let Some(instance) = Instance::open(self.kernel.tracefs()?, &self.record.instance).map_err(io)? else {
             return Ok(Err(Why::Meddled));
         };
         let agreement = self.settle(&device, &instance)?;
@@ -406,12 +458,6 @@ fn judge(seen: u64, counted: u64) -> Result<Agreement, Why> {
         Some(sectors) if sectors > IN_FLIGHT_SECTORS_MAX => Err(Why::Uncounted { sectors }),
         Some(sectors) => Ok(Agreement::InFlight { sectors }),
     }
-}
-
-/// Differs after each start of the machine: `random(4)`.
-fn boot() -> Result<String, TrackError> {
-    let io = TrackError::io("tell this start of the machine from others");
-    Folder::open("/proc/sys/kernel/random").and_then(|folder| folder.read("boot_id")).map_err(io)
 }
 
 fn random_name() -> Result<String, TrackError> {

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
-use tranship_agent::track::{Agreement, Interval, RING_BYTES_DEFAULT, Tracker, Why};
+use tranship_agent::track::{Agreement, Interval, RING_BYTES_DEFAULT, Tracker, Tracking, Why};
 use tranship_proto::id::Token;
 
 const MIB: u64 = 1 << 20;
@@ -265,6 +265,58 @@ fn no_write_falls_between_two_intervals() {
     });
     assert!(takes > 1, "one interval has no gap");
     assert_eq!(pieces(seen), pieces(0..512));
+}
+
+#[test]
+fn what_was_on_its_way_is_reported_until_the_device_is_found_at_rest() {
+    let Some(disk) = Disk::of(64) else { return };
+    let mut tracker = disk.track();
+    let is_done = AtomicBool::new(false);
+    let busy = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let file = disk.open();
+            (0..).take_while(|_| !is_done.load(Ordering::Acquire)).for_each(|turn| write(&file, turn % 8 * MIB, 4096));
+        });
+        let busy = tracker.take().unwrap();
+        tracker.commit(Token([1; 16])).unwrap();
+        is_done.store(true, Ordering::Release);
+        busy
+    });
+    let Interval::Tracked { written, agreement: Agreement::InFlight { .. } } = busy else { panic!("{busy:?}") };
+    write(&disk.open(), 20 * MIB, 4096);
+    let again = pieces_in(&tracked(tracker.take().unwrap()));
+    assert!(pieces_in(&written.ranges().collect::<Vec<_>>()).iter().all(|piece| again.contains(piece)), "{again:?}");
+    tracker.commit(Token([2; 16])).unwrap();
+    assert_eq!(tracked(tracker.take().unwrap()), []);
+}
+
+#[test]
+fn what_was_written_counts_for_one_commit() {
+    let Some(disk) = Disk::of(64) else { return };
+    let file = disk.open();
+    let begin = || Tracking::begin(&disk.device, &disk.state());
+    let first = begin();
+    assert_eq!(first.notes().len(), 1, "{:?}", first.notes());
+    assert_eq!(first.written_since(Token([0; 16])), None);
+    first.commit(Token([1; 16]));
+
+    write(&file, 7 * MIB, 4096);
+    let second = begin();
+    assert_eq!(second.written_since(Token([9; 16])), None);
+    let written = second.written_since(Token([1; 16])).unwrap();
+    assert_eq!(written.ranges().collect::<Vec<_>>(), [7 * MIB..8 * MIB]);
+    // A link that breaks after the commit brings the same process to another pass.
+    second.commit(Token([2; 16]));
+    assert_eq!(second.written_since(Token([2; 16])), None);
+    assert!(second.is_untouched_since(Token([2; 16])));
+    assert!(!second.is_untouched_since(Token([1; 16])));
+    write(&file, 9 * MIB, 4096);
+    assert!(!second.is_untouched_since(Token([2; 16])));
+
+    let third = begin();
+    assert_eq!(third.written_since(Token([2; 16])).unwrap().bytes(), MIB);
+    Tracking::end(&disk.state()).unwrap();
+    assert!(!disk.state().exists());
 }
 
 #[test]

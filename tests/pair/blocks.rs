@@ -51,17 +51,20 @@ impl Bench {
 
 /// A loop device over an image; detached when dropped.
 pub(crate) struct Device {
+    /// Its node.
     pub(crate) path: PathBuf,
 }
 
 impl Device {
+    /// Attaches one.
     pub(crate) fn over(image: &Path) -> Self {
         let output = Command::new("losetup").args(["--find", "--show"]).arg(image).output().expect("started");
         assert!(output.status.success(), "{output:?}");
         Self { path: String::from_utf8_lossy(&output.stdout).trim().into() }
     }
 
-    fn write(&self, bytes: &[u8], offset: u64) {
+    /// Writes to it; on the device when this returns.
+    pub(crate) fn write(&self, bytes: &[u8], offset: u64) {
         let file = File::options().write(true).open(&self.path).expect("opened");
         file.write_all_at(bytes, offset).and_then(|()| file.sync_all()).expect("written");
     }
@@ -195,6 +198,37 @@ fn a_changed_destination_device_is_found_by_the_proof_and_healed() {
     let first = bench.sync(&source.path, &destination.path, &["--final"]);
     assert!(matches!(first.code, Some(0 | 4)), "{first:#?}");
     bench.finish(&source.path, &destination.path);
+    expect_same_bytes(&source.path, &destination.path);
+}
+
+#[test]
+fn what_is_written_to_a_device_is_sent_before_a_tracked_proof_believes_it() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let images = [bench.image("source", &Random::new(1).bytes(5 << 20)), bench.empty_image("copy", 5 * MIB)];
+    let (source, destination) = (Device::over(&images[0]), Device::over(&images[1]));
+    let last = ["--final", "--verify", "tracked"];
+    bench.sync(&source.path, &destination.path, &[]).expect_code(0);
+    source.write(b"changed", 3 * MIB);
+    expect_proof(&bench.sync(&source.path, &destination.path, &last).expect_code(0));
+    expect_same_bytes(&source.path, &destination.path);
+}
+
+#[test]
+fn a_tracked_proof_finds_what_was_changed_on_a_device_at_the_destination() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let images = [bench.image("source", &Random::new(1).bytes(5 << 20)), bench.empty_image("copy", 5 * MIB)];
+    let (source, destination) = (Device::over(&images[0]), Device::over(&images[1]));
+    let last = ["--final", "--verify", "tracked"];
+    bench.sync(&source.path, &destination.path, &[]).expect_code(0);
+    destination.write(b"somebody else", 3 * MIB);
+    bench.sync(&source.path, &destination.path, &last).expect_code(4);
+    expect_proof(&bench.sync(&source.path, &destination.path, &last).expect_code(0));
     expect_same_bytes(&source.path, &destination.path);
 }
 

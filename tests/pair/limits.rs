@@ -1,7 +1,8 @@
 //! What a file system cannot hold, and what a mode cannot carry.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -168,6 +169,39 @@ fn owners_in_mode_plain_are_gaps() {
     pair.sync(&["--mode", "plain", "--final"]).expect_code(6);
     pair.finish(&["--mode", "plain", "--accept-gap", "owner"]);
     pair.expect_equal(&Contract::plain());
+}
+
+#[test]
+fn a_final_pass_names_the_gaps_of_what_has_not_changed_since_the_stage() {
+    if !is_root() {
+        return;
+    }
+    let pair = Pair::of_folders();
+    fill(&pair, 3, 100);
+    fs::create_dir(pair.source().join("folder")).expect("made");
+    std::os::unix::fs::symlink("001", pair.source().join("link")).expect("made");
+    let _socket = std::os::unix::net::UnixListener::bind(pair.source().join("socket")).expect("made");
+    std::os::unix::fs::chown(pair.source().join("001"), Some(1_234), Some(1_234)).expect("set");
+    std::os::unix::fs::lchown(pair.source().join("link"), Some(1_234), Some(1_234)).expect("set");
+    std::os::unix::fs::chown(pair.source().join("folder"), Some(1_234), Some(1_234)).expect("set");
+    fs::set_permissions(pair.source().join("002"), Permissions::from_mode(0o4755)).expect("set");
+    let_clocks_tick(pair.source());
+    let named = |outcome: &Outcome| {
+        let mut kinds = kinds_of_gaps(outcome);
+        kinds.sort();
+        kinds.dedup();
+        kinds
+    };
+    let arguments = ["--mode", "plain"];
+    let staged = named(&pair.stage(&arguments));
+    assert!(staged.len() >= 5, "{staged:?}");
+    // Nothing is looked at again.
+    let idle = pair.stage(&arguments);
+    assert_eq!(idle.number("entries_changed"), 0, "{idle:#?}");
+    for level in ["full", "tracked"] {
+        let last = pair.sync(&["--mode", "plain", "--final", "--verify", level]).expect_code(6);
+        assert_eq!(named(&last), staged, "{level}: {last:#?}");
+    }
 }
 
 #[test]

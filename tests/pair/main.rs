@@ -1,6 +1,7 @@
 //! Real processes between real file systems.
 
 mod blocks;
+mod busy;
 mod confined;
 mod damage;
 mod deltas;
@@ -10,7 +11,9 @@ mod kills;
 mod limits;
 mod links;
 mod moves;
+mod outages;
 mod storage;
+mod tracked;
 mod trees;
 mod verify;
 mod writers;

@@ -86,6 +86,9 @@ struct Pass<'a> {
     flushed: Ack,
 }
 
+/// What the destination says it is.
+const DESTINATION_BUILD: &str = "simulated destination";
+
 /// Messages that a lane holds.
 const LANE_MESSAGES: usize = 6;
 const DATA_STREAMS: u32 = 3;
@@ -107,7 +110,7 @@ pub(crate) fn run(world: &mut World, wish: Wish) -> Outcome {
     }
     let source = world.source(&order).expect("a source on a healthy volume");
     let destination = world.destination().expect("a destination on a healthy volume");
-    let greeting = order.greeting.clone();
+    let greeting = Greeting { build: DESTINATION_BUILD.to_owned(), ..order.greeting.clone() };
     let mut pass = Pass {
         world,
         wish,
@@ -478,6 +481,9 @@ impl Pass<'_> {
         self.outcome.verdict = self.source.session.verdict().cloned();
         let failures = [self.source.session.failure(), self.destination.session.failure()];
         self.outcome.failures = failures.into_iter().flatten().cloned().collect();
+        if self.outcome.is_committed {
+            assert_eq!(self.source.session.peer_build(), DESTINATION_BUILD);
+        }
         if self.destination.session.committed().is_some() {
             self.world.reach.add("destination committed");
         }

@@ -182,6 +182,7 @@ impl World {
             is_final: order.is_final,
             excludes: order.excludes.clone(),
             threads: 1,
+            tracking: None,
         };
         let compressor = Arc::new(Compressor::new(Compression::None));
         if order.token.0[0].is_multiple_of(2) {

@@ -129,6 +129,7 @@ impl Source {
         };
         let is_surveyed = survey.is_some();
         survey.map_or(Ok(()), |survey| survey.finish())?;
+        self.ask_tracking(choice);
         // After a clean pass the destination holds what we know; else what it says, on top of that or on top of nothing.
         let is_clean = matches!(choice, BasisChoice::Common(_));
         let held = (!is_clean || is_surveyed).then_some(Held::Surveyed { has_base: is_clean });

@@ -51,15 +51,15 @@ enum Unit {
 
 /// A large content that is being read, by several threads at a time.
 pub(super) struct Large {
-    candidate: Candidate,
+    pub(super) candidate: Candidate,
     content: Box<dyn Content>,
     look: Look,
-    size: u64,
+    pub(super) size: u64,
     pub(super) open: Open,
     pub(super) basis: Held,
     /// Where its bytes were, if they moved.
     pub(super) shifted: Option<Shifted>,
-    map_start: u64,
+    pub(super) map_start: u64,
     pieces_done: AtomicU64,
     pieces_sent: AtomicU64,
     /// The first piece that ended before it should, and its bytes.
@@ -283,6 +283,9 @@ impl Source {
         let offset = index * PIECE_BYTES as u64;
         let want = piece::bytes(large.size, index);
         Counters::add(&self.counters.bytes_done, want as u64);
+        if self.take_over(state, large, index)? {
+            return Ok(Read::Same);
+        }
         // A hole need not be read to be sent as zeros; the proof reads it.
         let is_hole = want == PIECE_BYTES
             && large.content.next_data(offset)?.is_none_or(|(data, _)| data >= offset + want as u64);

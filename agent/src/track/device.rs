@@ -118,12 +118,12 @@ impl Device {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
-        let sectors = volume.number("size")?;
+        let sectors = volume.value("size")?;
         let (disk, start_sector) = match volume.has("partition") {
-            true => (volume.folder("..")?, volume.number("start")?),
+            true => (volume.folder("..")?, volume.value("start")?),
             false => (volume, 0),
         };
-        let sequence = match disk.number("diskseq") {
+        let sequence = match disk.value("diskseq") {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
@@ -158,7 +158,7 @@ impl Device {
 
     /// Whether its counters are on: they are the second witness of what was written.
     pub(super) fn counts(&self) -> io::Result<bool> {
-        Ok(self.disk.number("queue/iostats")? != 0)
+        Ok(self.disk.value("queue/iostats")? != 0)
     }
 
     pub(super) fn counted(&self) -> io::Result<Counted> {

@@ -1,7 +1,7 @@
 //! Folders of the kernel's own file systems, by handle: small texts are read and written there.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::path::Arg;
@@ -22,6 +22,11 @@ impl Folder {
 
     pub(super) fn open(path: &str) -> io::Result<Self> {
         Self::open_in(CWD, path)
+    }
+
+    /// Its number among this process's open files.
+    pub(super) fn number(&self) -> i32 {
+        self.handle.as_raw_fd()
     }
 
     /// Follows links: sysfs is made of them.
@@ -54,7 +59,7 @@ impl Folder {
     }
 
     /// A number that stands alone in a file.
-    pub(super) fn number(&self, name: &str) -> io::Result<u64> {
+    pub(super) fn value(&self, name: &str) -> io::Result<u64> {
         let text = self.read(name)?;
         text.parse().map_err(|_| invalid(name, &text))
     }

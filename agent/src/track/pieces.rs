@@ -59,6 +59,16 @@ impl Pieces {
         })
     }
 
+    /// Whether the piece of this number is in the set.
+    pub fn contains(&self, piece: u64) -> bool {
+        self.bits.get((piece / 64) as usize).is_some_and(|bits| bits >> (piece % 64) & 1 == 1)
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.bits.iter().all(|&bits| bits == 0)
+    }
+
     /// Bytes in all of them.
     pub fn bytes(&self) -> u64 {
         self.ranges().map(|range| range.end - range.start).sum()

@@ -106,7 +106,7 @@ pub(crate) struct SyncArgs {
     /// Compress what is sent: auto, none, lz4, zstd or zstd:LEVEL
     #[arg(long, value_name = "CODEC", default_value = "auto")]
     pub(crate) compress: String,
-    /// Keep track of writes to the source device until the next pass; this build falls back to comparing
+    /// Keep track of writes to the source device until the next pass with --track, which then reads only what was written
     #[arg(long)]
     pub(crate) track: bool,
     /// End when standard input does, and say often how far it is: whoever started this process shows it

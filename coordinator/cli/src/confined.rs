@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tranship_agent::confine::{self, Applied, Confinement, Grant, Network, Root};
+use tranship_agent::track::Tracking;
 use tranship_agent::volume::{Facts, Volume, VolumeKind, block};
 use tranship_agent::{link, parallel, state, sync};
 
@@ -32,6 +33,8 @@ pub(crate) struct ConfinedSource {
     pub(crate) meeting: Meeting,
     /// The process that receives, if the destination is on this machine.
     pub(crate) receiver: Option<Receiver>,
+    /// Tracking of what is written to the volume, if that is wanted.
+    pub(crate) tracking: Option<Arc<Tracking>>,
     /// What holds.
     pub(crate) applied: Applied,
 }
@@ -57,6 +60,8 @@ impl ConfinedSource {
     pub(crate) fn enter(options: &SyncOptions) -> Result<Self, RunError> {
         let volume = open(&options.source)?;
         make_state(&options.state)?;
+        let tracking = sync::track(&*volume, &options.source, &options.state, options.tracks_writes)
+            .map_err(|error| RunError::refused(error.code(), "writes cannot be tracked").because(error))?;
         let (meeting, receiver) = match &options.destination {
             Destination::Dial(ticket) => (Meeting::at(ticket)?, None),
             Destination::Listen(address) => (Meeting::here(*address, &options.link)?, None),
@@ -66,8 +71,9 @@ impl ConfinedSource {
                 (Meeting::at(receiver.ticket())?, Some(receiver))
             }
         };
-        let applied = confine(&options.source, Grant::Read, Some(&options.state), &meeting, &options.link)?;
-        Ok(Self { volume, meeting, receiver, applied })
+        let readable = tracking.iter().filter_map(|tracking| tracking.readable()).collect();
+        let applied = confine(&options.source, Grant::Read, Some(&options.state), readable, &meeting, &options.link)?;
+        Ok(Self { volume, meeting, receiver, tracking, applied })
     }
 }
 
@@ -75,7 +81,7 @@ impl ConfinedReader {
     /// Opens the volume and confines this process, which remembers nothing.
     pub(crate) fn enter(path: &Path, ticket: &Ticket, options: &LinkOptions) -> Result<Self, RunError> {
         let (volume, meeting) = (open(path)?, Meeting::at(ticket)?);
-        confine(path, Grant::Read, None, &meeting, options)?;
+        confine(path, Grant::Read, None, Vec::new(), &meeting, options)?;
         Ok(Self { volume, meeting })
     }
 }
@@ -92,7 +98,7 @@ impl ConfinedDestination {
         };
         // The source says in which mode it comes. Device nodes are root's to make in any case.
         let grant = if rustix::process::geteuid().is_root() { Grant::WriteDevices } else { Grant::Write };
-        let applied = confine(path, grant, Some(&options.state), &meeting, &options.link)?;
+        let applied = confine(path, grant, Some(&options.state), Vec::new(), &meeting, &options.link)?;
         Ok(Self { meeting, applied })
     }
 }
@@ -129,14 +135,14 @@ impl Meeting {
 /// Opens a volume that is only read.
 pub(crate) fn open(path: &Path) -> Result<Arc<dyn Volume>, RunError> {
     sync::open_source(path)
-        .map_err(|error| RunError::refused("TS-E250", format!("cannot open {}", show(path))).because(error))
+        .map_err(|error| RunError::refused(error.code(), format!("cannot open {}", show(path))).because(error))
 }
 
 /// What a volume is.
 pub(crate) fn facts(volume: &dyn Volume, path: &Path) -> Result<Facts, RunError> {
     volume
         .facts()
-        .map_err(|error| RunError::refused("TS-E250", format!("cannot look at {}", show(path))).because(error))
+        .map_err(|error| RunError::refused(error.code(), format!("cannot look at {}", show(path))).because(error))
 }
 
 /// Shows that an agent's confinement holds; the lines say what was tried. The process is good for nothing else
@@ -182,13 +188,14 @@ fn confine(
     volume: &Path,
     grant: Grant,
     state: Option<&Path>,
+    mut readable: Vec<PathBuf>,
     meeting: &Meeting,
     options: &LinkOptions,
 ) -> Result<Applied, RunError> {
     // What the control group allows cannot be read later.
     parallel::processors();
-    let facts: Vec<PathBuf> = block::folders_of_facts(volume);
-    let readable: Vec<&Path> = facts.iter().map(PathBuf::as_path).collect();
+    readable.extend(block::folders_of_facts(volume));
+    let readable: Vec<&Path> = readable.iter().map(PathBuf::as_path).collect();
     let ports = meeting.tcp_ports(options);
     apply(&Confinement {
         volume: Root::Path(volume),
@@ -211,7 +218,7 @@ fn make_state(path: &Path) -> Result<(), RunError> {
 }
 
 fn no_destination(path: &Path, error: tranship_agent::pass::PassError) -> RunError {
-    RunError::refused("TS-E250", format!("cannot make {}", show(path))).because(error)
+    RunError::refused(error.code(), format!("cannot make {}", show(path))).because(error)
 }
 
 fn show(path: &Path) -> String {

@@ -68,6 +68,12 @@ impl RunError {
         self
     }
 
+    /// The same, where it comes after something was done.
+    pub(crate) fn after_the_start(self) -> Self {
+        let exit = if self.exit == Exit::Refused { Exit::Failed } else { self.exit };
+        Self { exit, ..self }
+    }
+
     /// How the process ends.
     pub(crate) fn exit(&self) -> Exit {
         self.exit
@@ -125,7 +131,15 @@ fn default_hint(code: &str) -> &'static str {
         "TS-E251" => "see that the state folder exists, is writable and has room, or choose another with --state",
         "TS-E252" | "TS-E253" => "run the same command again: what changed meanwhile is taken then",
         "TS-E260" => "stop what writes to the source, then run the final pass again",
-        "TS-D500" => "do not use the destination; check its disk and memory, then run the final pass again",
+        "TS-E240" => "use Linux 5.8 or newer; where a sandbox runs this, let it allow openat2 and statx",
+        "TS-S602" => {
+            "see that `receive` still runs there: its ticket ends with it. Start it again and use the new ticket; if it \
+             runs, let a firewall pass its port, UDP and TCP, or let this side listen (`sync SRC --listen`)"
+        }
+        "TS-D500" => {
+            "run the same command again: what differs was put in doubt, is read there and sent. If it comes again, somebody \
+             writes to the destination, or its disk or memory is failing: do not use it"
+        }
         _ => "run the same command again; with -v it says more",
     }
 }

@@ -32,6 +32,9 @@ const REDIAL_WAIT: Duration = Duration::from_millis(500);
 /// How often a comparison says how far it is.
 const SHOWING: Duration = Duration::from_millis(100);
 
+/// How often a volume that is in use is asked for.
+const BUSY_WAIT: Duration = Duration::from_secs(1);
+
 /// What a pass is given besides its options.
 #[derive(Clone)]
 pub(crate) struct Context {
@@ -45,12 +48,22 @@ pub(crate) struct Context {
     pub(crate) announce: Announce,
 }
 
+impl Context {
+    /// Waits until then, unless it has to end.
+    async fn pause(&self, until: Instant) {
+        tokio::select! {
+            () = tokio::time::sleep_until(until.into()) => {}
+            () = self.stop.wait() => {}
+        }
+    }
+}
+
 /// Takes the text of a ticket.
 pub(crate) type Announce = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Runs one pass from the source's side. Stopped, it commits nothing, and returns [`RunError::stopped`].
 pub(crate) async fn sync(options: SyncOptions, confined: ConfinedSource, context: Context) -> Result<Report, RunError> {
-    let ConfinedSource { volume, meeting, receiver, applied } = confined;
+    let ConfinedSource { volume, meeting, receiver, tracking, applied } = confined;
     let pass = Pass {
         volume,
         state: options.state.clone(),
@@ -59,9 +72,10 @@ pub(crate) async fn sync(options: SyncOptions, confined: ConfinedSource, context
         final_level: options.final_level,
         excludes: options.exclude.clone(),
         compression: compression(options.compression),
+        tracking,
     };
     let result = match Peer::new(meeting, &options.link, true, &context) {
-        Ok(peer) => send(&pass, peer, &context).await,
+        Ok(peer) => send(&pass, peer, options.link.waits, &context).await,
         Err(error) => Err(error),
     };
     let mut report = match (result, receiver) {
@@ -73,46 +87,54 @@ pub(crate) async fn sync(options: SyncOptions, confined: ConfinedSource, context
             return Err(error);
         }
     };
-    if options.tracks_writes {
-        report.notes.push("writes are not tracked by this build: what changed was found by comparing".to_owned());
-    }
     report.confinement = Some(applied);
     Ok(report)
 }
 
-/// One pass, over as many links as it takes.
-async fn send(pass: &Pass, mut peer: Peer, context: &Context) -> Result<Report, RunError> {
+/// One pass, over as many links as it takes. What another pass is at work on is waited for, if that is wanted.
+async fn send(pass: &Pass, mut peer: Peer, waits: bool, context: &Context) -> Result<Report, RunError> {
     let began = Instant::now();
-    let mut tries = 0;
+    let (mut links, mut breaks) = (0, 0);
     let mut report = loop {
+        // What has begun is not given up at the first break, nor at the first dial in vain: the other side may be on
+        // its way back.
+        let may_go_on = |breaks| breaks < REDIALS && !context.stop.is_set();
+        let dialled = Instant::now();
         let link = match peer.meet(&context.stop).await {
             Ok(link) => link,
-            // The pass has begun: the other side may be on its way back.
-            Err(error) if tries > 0 && tries < REDIALS && !context.stop.is_set() => {
-                context.monitor.note(format!("{error}: taken up again"));
-                tries += 1;
+            Err(error) if links == 0 => return Err(error),
+            Err(error) if may_go_on(breaks) => {
+                wait_again(context, &error, dialled, &mut breaks).await;
                 continue;
             }
-            Err(error) if tries > 0 && !context.stop.is_set() => {
-                return Err(RunError::failed("TS-S602", error.to_string()));
-            }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.after_the_start()),
         };
         warn(&link);
+        links += 1;
         let result = sync::send(pass, link, context.monitor.clone(), context.stop.flag(), context.stop.wait()).await;
         match result {
             Ok(report) => break report,
-            Err(error) if error.is_of_link() && tries < REDIALS && !context.stop.is_set() => {
-                context.monitor.note(format!("{error}: taken up again"));
-                tokio::time::sleep(REDIAL_WAIT * 2u32.pow(tries)).await;
-                tries += 1;
+            Err(error) if waits && error.is_busy() && !context.stop.is_set() => {
+                context.monitor.note(format!("{}: waiting for it", chain(&error)));
+                (links, breaks) = (0, 0);
+                context.pause(Instant::now() + BUSY_WAIT).await;
+            }
+            Err(error) if error.is_of_link() && may_go_on(breaks) => {
+                wait_again(context, &error, Instant::now(), &mut breaks).await;
             }
             Err(error) => return Err(failed(error, &context.stop)),
         }
     };
-    report.counts.reconnects = u64::from(tries);
+    report.counts.reconnects = links - 1;
     report.duration_seconds = began.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Waits before the link is dialled again, each time longer. A dial that took its time has waited for as long.
+async fn wait_again(context: &Context, error: &impl fmt::Display, since: Instant, breaks: &mut u32) {
+    context.monitor.note(format!("{error}: taken up again"));
+    context.pause(since + REDIAL_WAIT * 2u32.pow(*breaks)).await;
+    *breaks += 1;
 }
 
 /// Runs passes from the destination's side: pass after pass, or one. Returns the report of the last.
@@ -156,8 +178,8 @@ pub(crate) async fn receive(
                     return Ok(report);
                 }
             }
-            // A source whose link broke comes back with the same ticket.
-            Err(error) if context.stop.is_set() || (options.is_once && !error.is_of_link()) => {
+            // A source whose link broke comes back with the same ticket, and so may one that found a volume in use.
+            Err(error) if context.stop.is_set() || (options.is_once && !error.is_of_link() && !error.is_busy()) => {
                 return Err(failed(error, &context.stop));
             }
             Err(error) => context.monitor.note(format!("a pass ended early: {error}; waiting for the next")),

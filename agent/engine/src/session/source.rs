@@ -180,6 +180,7 @@ enum State {
 pub struct SourceSession {
     order: Order,
     state: State,
+    peer_build: String,
     basis: Option<Basis>,
     choice: BasisChoice,
     note: Option<&'static str>,
@@ -208,6 +209,7 @@ impl SourceSession {
         let mut session = Self {
             order,
             state: State::Greeting,
+            peer_build: String::new(),
             basis: None,
             choice: BasisChoice::Survey,
             note: None,
@@ -228,6 +230,11 @@ impl SourceSession {
         };
         session.say(hello);
         session
+    }
+
+    /// What the peer says it is, for people; empty before it has said hello.
+    pub fn peer_build(&self) -> &str {
+        &self.peer_build
     }
 
     /// Takes in what happened.
@@ -326,6 +333,7 @@ impl SourceSession {
             }
             (State::Greeting, Message::Hello(hello)) => {
                 self.order.greeting.meet(Role::Source, &hello)?;
+                self.peer_build = hello.build;
                 self.state = State::Meeting;
                 Ok(())
             }
