@@ -100,15 +100,11 @@ fn report_text(report: &Report, paint: Paint) -> String {
             human::bytes(counts.bytes_read_destination)
         ),
     );
-    row(
-        "sent",
-        format!(
-            "{}, {} of content at {}",
-            human::bytes(counts.bytes_sent),
-            human::bytes(counts.bytes_literal),
-            human::rate(report.rate_bytes_per_second)
-        ),
-    );
+    let content = match counts.bytes_literal {
+        0 => String::new(),
+        bytes => format!(", {} of content at {}", human::bytes(bytes), human::rate(report.rate_bytes_per_second)),
+    };
+    row("sent", format!("{}{content}", human::bytes(counts.bytes_sent)));
     row("written", human::bytes(counts.bytes_written_destination));
     row(
         "basis",
