@@ -151,6 +151,9 @@ fn report(pass: &Pass, facts: &Facts, source: &Source, sent: &Sent, duration: Du
     if let Some(note) = sent.session.note() {
         report.notes.push(note.to_owned());
     }
+    if let Some(tracking) = pass.tracking.as_ref().filter(|_| report.is_proven()) {
+        tracking.conclude();
+    }
     report.notes.extend(pass.tracking.iter().flat_map(|tracking| tracking.notes()));
     if committed.drifted_entries > 0 {
         let count = committed.drifted_entries;
