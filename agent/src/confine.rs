@@ -40,6 +40,8 @@ pub struct Confinement<'a> {
     /// Files and folders that are read later on, such as the resolver's configuration. One that is not there when
     /// confinement is applied, or is replaced by another file later, cannot be read.
     pub readable: &'a [&'a Path],
+    /// Folders in which folders are removed, and nothing else is done. They have to be there.
+    pub removes_in: &'a [&'a Path],
     /// Which sockets it may open.
     pub network: Network<'a>,
 }

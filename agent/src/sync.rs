@@ -30,7 +30,7 @@ use crate::state::disk::{DiskStore, make_folder as make_state_folder};
 use crate::track::Tracking;
 use crate::volume::block::Block;
 use crate::volume::tree::Tree;
-use crate::volume::{Access, Facts, LeftOut, Volume, is_folder, is_there, make_folder};
+use crate::volume::{Access, Claim, Facts, LeftOut, Volume, is_folder, is_there, make_folder};
 
 /// Data streams of one link: one keeps a core busy, and four keep a lossy one from waiting for itself.
 const DATA_STREAMS: u32 = 4;
@@ -152,6 +152,9 @@ fn report(pass: &Pass, facts: &Facts, source: &Source, sent: &Sent, duration: Du
     if let Some(note) = sent.session.note() {
         report.notes.push(note.to_owned());
     }
+    if let Some(tracking) = pass.tracking.as_ref().filter(|_| report.is_proven()) {
+        tracking.conclude();
+    }
     report.notes.extend(pass.tracking.iter().flat_map(|tracking| tracking.notes()));
     if committed.drifted_entries > 0 {
         let count = committed.drifted_entries;
@@ -224,7 +227,7 @@ pub async fn receive(
         return Err(DriveError::Left { state: "Inspecting" });
     };
     match destination(receiving, hello.volume.unwrap_or(VolumeKind::Tree)) {
-        Ok((destination, facts)) => {
+        Ok((destination, facts, _claim)) => {
             let first = Message::Hello(hello);
             let monitor = receiving.monitor.clone();
             driver::receive(destination, greeting(&facts), first, link, monitor, stop).await
@@ -240,12 +243,15 @@ pub async fn receive(
     }
 }
 
-fn destination(receiving: &Receiving<'_>, kind: VolumeKind) -> Result<(Arc<Destination>, Facts), PassError> {
+type Claimed = (Arc<Destination>, Facts, Claim);
+
+fn destination(receiving: &Receiving<'_>, kind: VolumeKind) -> Result<Claimed, PassError> {
     let volume = open_destination(receiving.path, kind)?;
+    let claim = Claim::on(receiving.path)?;
     let facts = volume.facts()?;
     let name = Destination::volume_name(&facts).to_string();
     let store = open_store(&receiving.state.join(format!("destination-{}", &name[..32])))?;
-    Ok((Arc::new(Destination::new(volume, store, threads(), receiving.halt.clone())?), facts))
+    Ok((Arc::new(Destination::new(volume, store, threads(), receiving.halt.clone())?), facts, claim))
 }
 
 /// Opens a volume that is only read: a folder as a tree, a device or a file as a block volume.

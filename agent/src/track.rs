@@ -293,11 +293,13 @@ impl Tracker {
         Ok(Device::of(device)?.shape == self.record.shape)
     }
 
-    /// What a process that is confined has to be allowed to read for further takes, which it must have begun before.
-    pub fn readable(&self) -> Option<PathBuf> {
+    /// What a process that is confined has to be allowed to read for further takes, and the folder in which it has to
+    /// be allowed to remove folders for the end. It must have begun or taken before.
+    pub fn folders(&self) -> Option<(PathBuf, PathBuf)> {
         let tracefs = self.kernel.tracefs.as_ref()?;
         // The mount has no name of its own, but our handle has one.
-        Some(format!("/proc/self/fd/{}/instances/{}", tracefs.number(), self.record.instance).into())
+        let instances = PathBuf::from(format!("/proc/self/fd/{}/instances", tracefs.number()));
+        Some((instances.join(&self.record.instance), instances))
     }
 
     /// The manifest that [`Tracker::take`] counts from; nothing before the first commit. A caller that holds another

@@ -10,6 +10,7 @@ mod beneath;
 mod beside;
 pub mod block;
 mod bytes;
+mod claim;
 mod durable;
 mod file;
 mod listing;
@@ -31,6 +32,7 @@ use tranship_proto::entry::{Kind, Meta, Place, Time};
 use tranship_proto::message::{Fidelity, Gap};
 
 pub use beneath::OpenError;
+pub use claim::Claim;
 pub use tranship_proto::message::VolumeKind;
 
 /// Why an operation on a volume did not happen.

@@ -39,6 +39,7 @@ const CASES: &[Case] = &[
     Case { name: "a_closed_network_leaves_open_sockets", needs_root: false, run: closed_network },
     Case { name: "tcp_is_kept_to_its_ports", needs_root: false, run: tcp_ports },
     Case { name: "a_block_device_is_the_only_device", needs_root: true, run: block_device },
+    Case { name: "where_folders_are_removed_nothing_else_is_done", needs_root: false, run: folders_are_removed },
     Case { name: "a_second_thread_is_not_left_free", needs_root: false, run: second_thread },
     Case { name: "a_volume_that_is_not_there_is_an_error", needs_root: false, run: no_volume },
 ];
@@ -123,7 +124,7 @@ impl Place {
     }
 
     fn try_confine(&self, volume: Root<'_>, grant: Grant, network: Network<'_>) -> Result<Applied, ConfineError> {
-        Confinement { volume, grant, state: Some(&self.state()), readable: &[], network }.apply()
+        Confinement { volume, grant, state: Some(&self.state()), readable: &[], removes_in: &[], network }.apply()
     }
 }
 
@@ -320,7 +321,8 @@ fn block_device(place: &Place) {
     let (volume, state) = (Root::Path(&device), place.state());
     let network = Network::Open;
     let applied =
-        Confinement { volume, grant: Grant::Write, state: Some(&state), readable: &readable, network }.apply();
+        Confinement { volume, grant: Grant::Write, state: Some(&state), readable: &readable, removes_in: &[], network }
+            .apply();
     assert!(matches!(applied, Ok(Applied { landlock_abi: 1.., seccomp: true, .. })), "{applied:?}");
     let file = File::options().read(true).write(true).open(&device).unwrap();
     assert_eq!(rustix::fs::ioctl_blksszget(&file).unwrap(), 512);
@@ -331,6 +333,21 @@ fn block_device(place: &Place) {
     assert_denied(File::open("/dev/loop-control"));
     assert_denied(File::open("/dev/zero"));
     assert_denied(File::open(&image));
+}
+
+fn folders_are_removed(place: &Place) {
+    let (volume, state, outside) = (place.volume(), place.state(), place.outside());
+    std::fs::create_dir(outside.join("folder")).unwrap();
+    let (volume, state, removes_in) = (Root::Path(&volume), Some(&*state), &[&*outside]);
+    let grant = Grant::Read;
+    let applied = Confinement { volume, grant, state, readable: &[], removes_in, network: Network::Closed }.apply();
+    assert!(matches!(applied, Ok(Applied { landlock_abi: 1.., seccomp: true, .. })), "{applied:?}");
+    assert_denied(std::fs::read_dir(&outside));
+    assert_denied(File::open(outside.join("before")));
+    assert_denied(File::options().write(true).open(outside.join("before")));
+    assert_denied(std::fs::remove_file(outside.join("before")));
+    assert_denied(std::fs::create_dir(outside.join("other")));
+    std::fs::remove_dir(outside.join("folder")).unwrap();
 }
 
 /// Attaches an image, to be detached when nobody has it open any more.

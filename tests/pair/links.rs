@@ -174,8 +174,12 @@ fn two_sources_do_not_write_to_one_destination_at_a_time() {
         command
     })
     .finish(LONG)
-    .expect_code(0);
-    drop((first, second));
+    .expect_code(3);
+    assert_eq!(error_code(&second), "TS-P108", "{second:#?}");
+    // Nothing of it has arrived, nor has it disturbed the first.
+    first.finish(LONG).expect_code(0);
+    pair.expect_equal(&Contract::plain());
+    stop(receiving);
 }
 
 /// Seconds that a copy of so many bytes takes under this bandwidth.

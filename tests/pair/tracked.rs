@@ -118,7 +118,10 @@ fn of_a_tracked_device_only_what_was_written_is_read() {
     assert!(proof["read_source_bytes"].as_u64() < Some(DEVICE_BYTES), "{last:#?}");
     assert_eq!(proof["read_destination_bytes"].as_u64(), Some(DEVICE_BYTES), "{last:#?}");
     bench.expect_equal(copy);
+    // That was the end of it: what comes now begins anew.
+    assert_eq!((notes(&last), bench.records()), (String::new(), Vec::new()));
     let last = bench.sync(copy, &["--track", "--final"]).expect_code(0);
+    assert!(notes(&last).contains("tracking begins"), "{last:#?}");
     assert_eq!(last.json()["proof"]["read_source_bytes"].as_u64(), Some(DEVICE_BYTES), "{last:#?}");
 }
 

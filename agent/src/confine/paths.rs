@@ -77,6 +77,10 @@ fn rules(confinement: &Confinement<'_>, notes: &mut Vec<String>) -> Result<Rules
         let rights = if is_folder(handle.as_fd()) { READ } else { AccessFs::ReadFile.into() };
         rules = rules.add_rule(PathBeneath::new(handle, rights)).map_err(ConfineError::Landlock)?;
     }
+    for path in confinement.removes_in {
+        let folder = PathBeneath::new(open(path)?, AccessFs::RemoveDir);
+        rules = rules.add_rule(folder).map_err(ConfineError::Landlock)?;
+    }
     if let Network::TcpPorts(ports) = confinement.network {
         for port in ports {
             rules = rules.add_rule(NetPort::new(*port, AccessNet::from_all(KNOWN))).map_err(ConfineError::Landlock)?;

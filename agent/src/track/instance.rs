@@ -82,7 +82,7 @@ impl Instance {
 
     /// Removes the instance of this name with everything in it.
     pub(super) fn remove(tracefs: &Folder, name: &str) -> io::Result<()> {
-        match tracefs.folder("instances")?.remove_folder(name) {
+        match tracefs.remove_folder(&format!("instances/{name}")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }

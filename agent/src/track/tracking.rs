@@ -41,9 +41,9 @@ impl Tracking {
         Tracker::resume(state)?.map_or(Ok(()), Tracker::remove)
     }
 
-    /// What a confined process has to be allowed to read.
-    pub fn readable(&self) -> Option<PathBuf> {
-        self.lock().tracker.as_ref().and_then(Tracker::readable)
+    /// What a confined process has to be allowed to read, and where it has to be allowed to remove folders.
+    pub fn folders(&self) -> Option<(PathBuf, PathBuf)> {
+        self.lock().tracker.as_ref().and_then(Tracker::folders)
     }
 
     /// The pieces that were written since the pass that committed `basis` read the volume, if they are known.
@@ -85,6 +85,14 @@ impl Tracking {
         if let Some(Err(error)) = inner.tracker.as_mut().map(|tracker| tracker.commit(basis)) {
             inner.tracker = None;
             inner.notes.push(format!("the next pass compares everything: {} {}", error.code(), chain(&error)));
+        }
+    }
+
+    /// Ends tracking: nothing comes after a final pass that was proven.
+    pub fn conclude(&self) {
+        let mut inner = self.lock();
+        if let Some(Err(error)) = inner.tracker.take().map(Tracker::remove) {
+            inner.notes.push(format!("writes are still tracked: {} {}", error.code(), chain(&error)));
         }
     }
 

@@ -71,8 +71,8 @@ impl ConfinedSource {
                 (Meeting::at(receiver.ticket())?, Some(receiver))
             }
         };
-        let readable = tracking.iter().filter_map(|tracking| tracking.readable()).collect();
-        let applied = confine(&options.source, Grant::Read, Some(&options.state), readable, &meeting, &options.link)?;
+        let folders = tracking.as_ref().and_then(|tracking| tracking.folders());
+        let applied = confine(&options.source, Grant::Read, Some(&options.state), folders, &meeting, &options.link)?;
         Ok(Self { volume, meeting, receiver, tracking, applied })
     }
 }
@@ -81,7 +81,7 @@ impl ConfinedReader {
     /// Opens the volume and confines this process, which remembers nothing.
     pub(crate) fn enter(path: &Path, ticket: &Ticket, options: &LinkOptions) -> Result<Self, RunError> {
         let (volume, meeting) = (open(path)?, Meeting::at(ticket)?);
-        confine(path, Grant::Read, None, Vec::new(), &meeting, options)?;
+        confine(path, Grant::Read, None, None, &meeting, options)?;
         Ok(Self { volume, meeting })
     }
 }
@@ -98,7 +98,7 @@ impl ConfinedDestination {
         };
         // The source says in which mode it comes. Device nodes are root's to make in any case.
         let grant = if rustix::process::geteuid().is_root() { Grant::WriteDevices } else { Grant::Write };
-        let applied = confine(path, grant, Some(&options.state), Vec::new(), &meeting, &options.link)?;
+        let applied = confine(path, grant, Some(&options.state), None, &meeting, &options.link)?;
         Ok(Self { meeting, applied })
     }
 }
@@ -160,6 +160,7 @@ pub(crate) fn self_test() -> Result<Vec<String>, RunError> {
         grant: Grant::Write,
         state: Some(&folders.path().join("state")),
         readable: &[],
+        removes_in: &[],
         network: Network::Open,
     };
     let applied = apply(&confinement)?;
@@ -188,20 +189,23 @@ fn confine(
     volume: &Path,
     grant: Grant,
     state: Option<&Path>,
-    mut readable: Vec<PathBuf>,
+    tracking: Option<(PathBuf, PathBuf)>,
     meeting: &Meeting,
     options: &LinkOptions,
 ) -> Result<Applied, RunError> {
     // What the control group allows cannot be read later.
     parallel::processors();
-    readable.extend(block::folders_of_facts(volume));
-    let readable: Vec<&Path> = readable.iter().map(PathBuf::as_path).collect();
+    let facts: Vec<PathBuf> = block::folders_of_facts(volume);
+    let (instance, instances) = tracking.unzip();
+    let readable: Vec<&Path> = facts.iter().chain(&instance).map(PathBuf::as_path).collect();
+    let removes_in: Vec<&Path> = instances.iter().map(PathBuf::as_path).collect();
     let ports = meeting.tcp_ports(options);
     apply(&Confinement {
         volume: Root::Path(volume),
         grant,
         state,
         readable: &readable,
+        removes_in: &removes_in,
         network: Network::TcpPorts(&ports),
     })
 }
