@@ -85,8 +85,15 @@ pub const PATTERN_BYTES_MAX: usize = 1_024;
 /// Bytes written since the last flush before the destination must flush and acknowledge.
 pub const UNFLUSHED_BYTES_MAX: u64 = 256 << 20;
 
+/// Entries applied since the last flush before the destination must flush and acknowledge. What was applied is kept in
+/// memory until it is durable: twice as many, and the destination waits for the flush.
+pub const UNFLUSHED_ENTRIES_MAX: u64 = 32_768;
+
 /// Milliseconds since the first unflushed write before the destination must flush and acknowledge.
 pub const UNFLUSHED_MS_MAX: u64 = 2_000;
+
+/// Messages of the control stream that the destination takes in before their turn.
+pub const CONTROL_MESSAGES_MAX: usize = 64;
 
 /// Bytes of data that an agent holds in memory between link and disk, in each direction.
 pub const IN_FLIGHT_BYTES_MAX: usize = 48 << 20;

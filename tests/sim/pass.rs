@@ -220,7 +220,12 @@ impl Pass<'_> {
             }
         }
         for (&lane, messages) in &self.lanes {
-            let may = !matches!(lane, Lane::Data(_)) || self.destination.session.wants_data();
+            let session = &self.destination.session;
+            let may = match lane {
+                Lane::Data(_) => session.wants_data(),
+                Lane::ToSource => true,
+                _ => session.wants_control(),
+            };
             if may && !messages.is_empty() {
                 steps.push(Step::Deliver(lane));
             }

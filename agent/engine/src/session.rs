@@ -10,6 +10,7 @@ pub mod destination;
 mod handover;
 mod intents;
 pub mod source;
+mod unflushed;
 mod verdict;
 
 use tranship_proto::feature;

@@ -106,7 +106,9 @@ impl Run {
             let deadline = self.session.poll_timeout().map(|timeout| self.began + timeout);
             tokio::select! {
                 Some(event) = self.lanes.events.recv() => self.handle(event),
-                incoming = self.control_in.recv() => self.take_control(incoming)?,
+                incoming = self.control_in.recv(), if self.session.wants_control() => {
+                    self.take_control(incoming)?;
+                }
                 Some(incoming) = self.data_in.recv(), if self.session.wants_data() => self.take_data(incoming)?,
                 sent = send_held(&mut self.held) => {
                     if !sent && !self.session.is_done() {

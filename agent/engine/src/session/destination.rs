@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tranship_proto::entry::Kind;
 use tranship_proto::id::{ContentId, Token};
-use tranship_proto::limit::{ASKS_MAX, IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX, UNFLUSHED_BYTES_MAX, UNFLUSHED_MS_MAX};
+use tranship_proto::limit::{ASKS_MAX, CONTROL_MESSAGES_MAX, IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX};
 use tranship_proto::message::{
     Ack, Ask, Barrier, Basis, Begin, Challenge, Close, Committed, Examine, Finish, Gap, Listed, Message, Op, Open,
     Pack, Piece, Plan, Proof, Role, Signature, SurveyItem,
@@ -25,6 +25,7 @@ use tranship_proto::message::{
 use tranship_proto::refusal::{Reason, Refusal};
 
 use super::intents::Intents;
+use super::unflushed::Unflushed;
 use super::{Failure, Greeting, out_of_turn};
 
 pub use super::intents::Touch;
@@ -164,7 +165,6 @@ pub struct DestinationSession {
     contents_done: u64,
     finish: Option<Finish>,
     unflushed: Unflushed,
-    acknowledged: Ack,
     committed: Option<Token>,
     failure: Option<Failure>,
 }
@@ -188,16 +188,6 @@ enum What {
     Pack,
     Piece(ContentId),
     Close,
-}
-
-/// What was applied since the last checkpoint began.
-#[derive(Debug, Default)]
-struct Unflushed {
-    total: Ack,
-    since: Option<Duration>,
-    bytes: u64,
-    /// What the checkpoint that is under way covers.
-    checkpoint: Option<Ack>,
 }
 
 impl DestinationSession {
@@ -225,7 +215,6 @@ impl DestinationSession {
             contents_done: 0,
             finish: None,
             unflushed: Unflushed::default(),
-            acknowledged: Ack::default(),
             committed: None,
             failure: None,
         }
@@ -262,13 +251,17 @@ impl DestinationSession {
 
     /// When to wake the session up, if nothing happens before.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let is_idle = self.unflushed.checkpoint.is_none() && self.state == State::Receiving;
-        self.unflushed.since.filter(|_| is_idle).map(|since| since + Duration::from_millis(UNFLUSHED_MS_MAX))
+        self.unflushed.due_at().filter(|_| self.state == State::Receiving)
     }
 
     /// Whether there is room for more from the data streams.
     pub fn wants_data(&self) -> bool {
         self.in_flight_bytes < IN_FLIGHT_BYTES_MAX && self.contents.len() < OPEN_CONTENTS_MAX
+    }
+
+    /// Whether there is room for more from the control stream.
+    pub fn wants_control(&self) -> bool {
+        self.control.len() < CONTROL_MESSAGES_MAX
     }
 
     /// Whether everything was said and done.
@@ -283,7 +276,7 @@ impl DestinationSession {
 
     /// What has been acknowledged.
     pub fn acknowledged(&self) -> Ack {
-        self.acknowledged
+        self.unflushed.flushed()
     }
 
     /// The manifest of this pass, once it is durable.
@@ -454,6 +447,7 @@ impl DestinationSession {
         if self.state == State::Receiving {
             while self.take_control()? {}
             while self.is_data_open
+                && !self.unflushed.is_full()
                 && let Some(message) = self.data.pop_front()
             {
                 self.take_data(message)?;
@@ -479,7 +473,7 @@ impl DestinationSession {
             None => false,
             Some(Message::Plan(_)) => true,
             Some(Message::Ask(_)) => self.is_data_open,
-            Some(Message::Structure(_)) => !is_structure_running,
+            Some(Message::Structure(_)) => !is_structure_running && !self.unflushed.is_full(),
             Some(Message::Barrier(Barrier { packs, contents })) => {
                 !is_structure_running && self.packs_done >= *packs && self.contents_done >= *contents
             }
@@ -602,10 +596,7 @@ impl DestinationSession {
     fn applied(&mut self, job: JobId, done: Ack, now: Duration) {
         let running = self.jobs.remove(&job).expect("the driver reports each job once");
         self.in_flight_bytes -= running.bytes;
-        self.unflushed.total.bytes += done.bytes;
-        self.unflushed.total.entries += done.entries;
-        self.unflushed.bytes += done.bytes;
-        self.unflushed.since.get_or_insert(now);
+        self.unflushed.apply(done, now);
         match running.what {
             What::Ops => {}
             What::Pack => self.packs_done += 1,
@@ -622,27 +613,19 @@ impl DestinationSession {
     }
 
     fn checkpoint_when_due(&mut self, now: Duration) {
-        let Some(since) = self.unflushed.since else { return };
-        let is_due = self.unflushed.bytes >= UNFLUSHED_BYTES_MAX
-            || now.saturating_sub(since) >= Duration::from_millis(UNFLUSHED_MS_MAX);
-        if is_due && self.state == State::Receiving {
+        if self.state == State::Receiving && self.unflushed.is_due(now) {
             self.checkpoint();
         }
     }
 
     fn checkpoint(&mut self) {
-        if self.unflushed.checkpoint.is_none() {
-            self.unflushed.checkpoint = Some(self.unflushed.total);
-            self.unflushed.since = None;
-            self.unflushed.bytes = 0;
+        if self.unflushed.begin() {
             self.actions.push_back(Action::Checkpoint);
         }
     }
 
     fn checkpointed(&mut self) {
-        let covered = self.unflushed.checkpoint.take().expect("the driver reports each checkpoint once");
-        self.acknowledged = covered;
-        self.transmits.push_back(Message::Ack(covered));
+        self.transmits.push_back(Message::Ack(self.unflushed.end()));
     }
 
     fn finish(&mut self, finish: Finish) -> Result<(), Refusal> {
@@ -656,10 +639,7 @@ impl DestinationSession {
 
     /// Commits after everything that was applied is durable and recorded.
     fn commit_when_flushed(&mut self) {
-        if self.unflushed.checkpoint.is_some() {
-            return;
-        }
-        if self.unflushed.since.is_some() {
+        if !self.unflushed.is_empty() {
             return self.checkpoint();
         }
         if let Some(finish) = self.finish.take() {
