@@ -22,6 +22,8 @@ const TUNNEL_PORT: u16 = 8741;
 pub(crate) enum Contestant {
     /// Us, encrypted.
     Tranship,
+    /// The same with other choices than our own.
+    TranshipWith(&'static [&'static str]),
     /// rsync's daemon, in the clear.
     Rsync(&'static [&'static str]),
     /// rsync's daemon behind stunnel with TLS 1.3 on both sides.
@@ -34,6 +36,7 @@ impl Contestant {
     pub(crate) fn name(self) -> String {
         match self {
             Self::Tranship => "tranship".into(),
+            Self::TranshipWith(options) => format!("tranship {}", options.join(" ")),
             Self::Rsync(options) => format!("rsync {}", options.join(" ")),
             Self::RsyncTls(options) => format!("rsync {} + stunnel", options.join(" ")),
             Self::Diskrsync => "diskrsync (pipe)".into(),
@@ -88,7 +91,8 @@ impl Place {
     /// Brings `target` to the state of `source`; both are files, or both folders. `state` belongs to this pair.
     pub(crate) fn copy(&self, who: Contestant, source: &Path, target: &Path, state: &Path) -> io::Result<Cost> {
         match who {
-            Contestant::Tranship => self.copy_by_tranship(source, target, state),
+            Contestant::Tranship => self.copy_by_tranship(&[], source, target, state),
+            Contestant::TranshipWith(options) => self.copy_by_tranship(options, source, target, state),
             Contestant::Rsync(options) => {
                 let servers = [Server { id: self.rsync.id(), side: Side::Destination }];
                 measure(&mut rsync(options, RSYNC_PORT, source, target), &servers, None)
@@ -113,7 +117,7 @@ impl Place {
         }
     }
 
-    fn copy_by_tranship(&self, source: &Path, target: &Path, state: &Path) -> io::Result<Cost> {
+    fn copy_by_tranship(&self, options: &[&str], source: &Path, target: &Path, state: &Path) -> io::Result<Cost> {
         let option = |side: &str| -> [OsString; 2] { ["--state".into(), state.join(side).into()] };
         let mut arguments = [vec![OsString::from(target)], option("destination").to_vec()].concat();
         if source.is_file() {
@@ -125,7 +129,12 @@ impl Place {
         };
         let server = Server { id: running.id(), side: Side::Destination };
         let mut sync = Command::new(binary());
-        sync.arg("sync").arg(source).arg(&ticket).args(option("source")).args(["--mode", "owner", "--output", "json"]);
+        sync.arg("sync")
+            .arg(source)
+            .arg(&ticket)
+            .args(option("source"))
+            .args(["--mode", "owner", "--output", "json"])
+            .args(options);
         // It acknowledges what is durable, so there is nothing to add.
         let cost = measure(&mut sync, &[server], None);
         // It may want to listen on for another pass, but not in the middle of this one.

@@ -21,6 +21,24 @@ pub(crate) fn make_random_file(path: &Path, bytes: u64, seed: u64) -> io::Result
     file.into_inner()?.sync_all()
 }
 
+/// A file of words: it compresses to about a third.
+pub(crate) fn make_text_file(path: &Path, bytes: u64, seed: u64) -> io::Result<()> {
+    let mut random = Random::new(seed);
+    let words: Vec<Vec<u8>> = (0..4_096)
+        .map(|_| (0..2 + random.below(8)).map(|_| b'a' + random.below(26) as u8).chain([b' ']).collect())
+        .collect();
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut written = 0;
+    while written < bytes {
+        // Some words are more frequent than others.
+        let rarity = random.below(4_096) + 1;
+        let word = &words[random.below(rarity) as usize];
+        file.write_all(word)?;
+        written += word.len() as u64;
+    }
+    file.into_inner()?.sync_all()
+}
+
 /// Rewrites one in a hundred blocks where it is.
 pub(crate) fn rewrite_blocks(path: &Path, seed: u64) -> io::Result<()> {
     let mut random = Random::new(seed);

@@ -26,6 +26,8 @@ pub(crate) struct Workload {
 enum Data {
     /// A folder with one large file.
     FolderWithImage,
+    /// The same with a file of words.
+    FolderWithText,
     /// The large file itself.
     Image,
     /// A folder with many small files.
@@ -61,7 +63,7 @@ enum Step {
     AfterNothing,
 }
 
-use Contestant::{Diskrsync, Rsync, RsyncTls, Tranship};
+use Contestant::{Diskrsync, Rsync, RsyncTls, Tranship, TranshipWith};
 
 pub(crate) const WORKLOADS: &[Workload] = &[
     Workload {
@@ -112,6 +114,32 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         data: Data::SmallFiles,
         step: Step::AfterNothing,
         contestants: &[Tranship, RsyncTls(&["-a", "--delete"]), Rsync(&["-a", "--delete"])],
+    },
+    Workload {
+        id: "C1",
+        what: "our choice of compression on a fast link: first copy of a large file that compresses well",
+        data: Data::FolderWithText,
+        step: Step::First,
+        contestants: &[
+            Tranship,
+            TranshipWith(&["--compress", "none"]),
+            TranshipWith(&["--compress", "lz4"]),
+            TranshipWith(&["--compress", "zstd:1"]),
+        ],
+    },
+    Workload {
+        id: "C2",
+        what: "our choice of compression on a fast link: first copy of a large file of random bytes",
+        data: Data::FolderWithImage,
+        step: Step::First,
+        contestants: &[Tranship, TranshipWith(&["--compress", "none"])],
+    },
+    Workload {
+        id: "T1",
+        what: "our choice of transport: first copy of a folder with one large file of random bytes, MTU 1500",
+        data: Data::FolderWithImage,
+        step: Step::First,
+        contestants: &[Tranship, TranshipWith(&["--transport", "tcp"]), TranshipWith(&["--connections", "4"])],
     },
     Workload {
         id: "M1",
@@ -218,6 +246,10 @@ fn make_data(data: Data, root: &Path, scale: Scale) -> io::Result<u64> {
         Data::FolderWithImage | Data::Image => {
             let bytes = (2 << 30) / divisor;
             data::make_random_file(&root.join("image"), bytes, 1).map(|()| bytes)
+        }
+        Data::FolderWithText => {
+            let bytes = (2 << 30) / divisor;
+            data::make_text_file(&root.join("text"), bytes, 1).map(|()| bytes)
         }
         Data::SmallFiles => data::make_small_files(root, 100_000 / divisor, 1),
         Data::MillionFiles => data::make_tiny_files(root, 1_000_000 / divisor, 100, 1),

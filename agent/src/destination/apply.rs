@@ -1,8 +1,7 @@
 //! Doing what the source says, one job at a time in each thread.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use tranship_engine::delta;
@@ -45,8 +44,8 @@ pub(super) struct Target {
     /// Whether it still was as our manifest says when it was opened. Else only reading it tells what it is afterwards.
     is_ours: bool,
     map_start: u64,
-    /// A bit for each piece that was written in this pass.
-    written: Vec<AtomicU64>,
+    /// The pieces that were written in this pass, 64 to a word: as much as came, whatever size the source claims.
+    written: Mutex<BTreeMap<u64, u64>>,
 }
 
 enum TargetBasis {
@@ -315,7 +314,7 @@ impl Destination {
             basis,
             is_ours,
             map_start: pass.map.reserve(open.size),
-            written: (0..piece::count(open.size).div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            written: Mutex::default(),
         });
         targets.insert(open.content, target.clone());
         Ok(target)
@@ -353,11 +352,11 @@ impl Target {
     }
 
     fn mark_written(&self, index: u64) {
-        self.written[index as usize / 64].fetch_or(1 << (index % 64), Ordering::Relaxed);
+        *lock(&self.written).entry(index / 64).or_default() |= 1 << (index % 64);
     }
 
     fn is_written(&self, index: u64) -> bool {
-        self.written[index as usize / 64].load(Ordering::Relaxed) >> (index % 64) & 1 == 1
+        lock(&self.written).get(&(index / 64)).is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 }
 
