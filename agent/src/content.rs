@@ -110,7 +110,7 @@ pub fn read(
     Ok(ReadContent { size, digests: hashers.into_iter().map(|hasher| hasher.finish(size)).collect() })
 }
 
-/// Puts pieces in order. Only those wait that came before their turn: about as many as there are threads.
+/// Puts pieces in order. Only those wait that came before their turn.
 struct Order {
     size: u64,
     next: u64,

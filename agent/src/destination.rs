@@ -27,7 +27,7 @@ use crate::state::head::{Head, manifest_name, map_name};
 use crate::state::journal::{History, Journal, Record};
 use crate::state::map::Map;
 use crate::state::{Store, is_whole_list, read_entries, write_list};
-use crate::volume::{Access, Facts, Volume};
+use crate::volume::{Access, Claim, Facts, Volume};
 
 pub use apply::Applied;
 use apply::{BasisContents, Target};
@@ -58,6 +58,8 @@ pub struct Destination {
     basis_contents: BasisContents,
     moving: Mutex<Moving>,
     has_touched: AtomicBool,
+    /// Goes with the last of the threads that still work for this session.
+    _claim: Option<Claim>,
 }
 
 #[derive(Default)]
@@ -120,7 +122,13 @@ impl Destination {
             basis_contents: BasisContents::new(),
             moving: Mutex::default(),
             has_touched: AtomicBool::new(false),
+            _claim: None,
         })
+    }
+
+    /// The same, with the volume claimed for as long as anybody works on it.
+    pub fn holding(self, claim: Claim) -> Self {
+        Self { _claim: Some(claim), ..self }
     }
 
     /// Does what the session asks for, and says what came of it.

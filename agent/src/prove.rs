@@ -30,7 +30,7 @@ use crate::volume::{Access, Content, LeftOut, Volume};
 const BATCH_ENTRIES: usize = 1_024;
 /// Bytes of content from which several threads read one file.
 const SHARED_BYTES: u64 = 8 << 20;
-/// One in so many unchanged files is read at level `tracked`.
+/// One in so many unchanged files, or pieces of a device, is read at level `tracked`.
 const SAMPLE: u64 = 100;
 
 /// How a volume is read again.
@@ -177,7 +177,7 @@ impl EntryReader<'_> {
             let opened = self.proving.volume.open(&scanned.place, self.proving.access)?;
             size = self.size_of(&*opened, kind)?;
             // Of a device that is known, a sample was taken before.
-            let is_sampled = !self.proving.is_device_known && self.is_sampled(&scanned.place);
+            let is_sampled = !self.proving.is_device_known && is_sampled(self.challenge, scanned.place.as_bytes());
             match known.filter(|_| !is_sampled) {
                 Some(known) => (content, challenge) = (known, known),
                 None => {
@@ -224,13 +224,14 @@ impl EntryReader<'_> {
     fn note(&self, gaps: impl IntoIterator<Item = Gap>) {
         self.proving.gaps.lock().expect("no thread panics while it holds the lock").extend(gaps);
     }
+}
 
-    /// Whether this place is read although nothing about it has moved. Nobody knows which before the nonce is given.
-    fn is_sampled(&self, place: &Place) -> bool {
-        let digest = blake3::keyed_hash(&self.challenge.nonce, place.as_bytes());
-        let first = digest.as_bytes().first_chunk().expect("a digest has 32 bytes");
-        u64::from_le_bytes(*first).is_multiple_of(SAMPLE)
-    }
+/// Whether what has this name is read although nothing about it has moved: one in [`SAMPLE`], and nobody knows which
+/// before the nonce is given.
+pub fn is_sampled(challenge: &Challenge, name: &[u8]) -> bool {
+    let digest = blake3::keyed_hash(&challenge.nonce, name);
+    let first = digest.as_bytes().first_chunk().expect("a digest has 32 bytes");
+    u64::from_le_bytes(*first).is_multiple_of(SAMPLE)
 }
 
 /// The entries of the last proof, in order.

@@ -1,7 +1,7 @@
 //! One pass between two hosts, from either side, and the comparison of two volumes on one.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use tranship_engine::predict::Observed;
 use tranship_engine::session::Greeting;
 use tranship_engine::session::source::{Order, Verdict};
 use tranship_proto::id::{Epoch, Token};
-use tranship_proto::message::{BasisChoice, Challenge, Contract, Fidelity, GapKind, Level, VolumeKind};
+use tranship_proto::message::{BasisChoice, Challenge, Contract, Fidelity, Gap, GapKind, Level, VolumeKind};
 use tranship_proto::refusal::Reason;
 use tranship_proto::{Message, Place};
 
@@ -69,10 +69,10 @@ pub async fn send(
     pass: &Pass,
     link: Link,
     monitor: Arc<Monitor>,
-    halt: Arc<AtomicBool>,
     stop: impl Future<Output = ()>,
 ) -> Result<Report, DriveError> {
     let began = Instant::now();
+    let is_over = Arc::new(AtomicBool::new(false));
     let contract = pass.accepted_gaps.iter().fold(Contract::all(pass.fidelity), |all, gap| all.accepting(*gap));
     let settings = Settings {
         contract,
@@ -84,7 +84,7 @@ pub async fn send(
     let compressor = Arc::new(Compressor::new(pass.compression));
     let facts = pass.volume.facts().map_err(PassError::from)?;
     let open_store = stores(&pass.state, &facts);
-    let source = Source::new(pass.volume.clone(), open_store, settings, compressor, wall_clock(), halt)?;
+    let source = Source::new(pass.volume.clone(), open_store, settings, compressor, wall_clock(), is_over.clone())?;
     let source = Arc::new(source);
     let order = Order {
         greeting: greeting(&facts),
@@ -98,7 +98,9 @@ pub async fn send(
         data_streams: DATA_STREAMS,
         reads_max: threads() + 2,
     };
-    let sent = driver::send(source.clone(), order, link, monitor.clone(), stop).await?;
+    let sent = driver::send(source.clone(), order, link, monitor.clone(), stop).await;
+    is_over.store(true, Ordering::Relaxed);
+    let sent = sent?;
     let report = report(pass, &facts, &source, &sent, began.elapsed());
     report.notes.iter().for_each(|note| monitor.note(note.clone()));
     monitor.enter(Phase::Done, 0, 0);
@@ -208,8 +210,6 @@ pub struct Receiving<'a> {
     pub state: &'a Path,
     /// Where it says how far it is.
     pub monitor: Arc<Monitor>,
-    /// Whether threads have to end.
-    pub halt: Arc<AtomicBool>,
 }
 
 /// Runs one session from the destination's side.
@@ -226,11 +226,14 @@ pub async fn receive(
     let Some(Ok(Message::Hello(hello))) = hello else {
         return Err(DriveError::Left { state: "Inspecting" });
     };
-    match destination(receiving, hello.volume.unwrap_or(VolumeKind::Tree)) {
-        Ok((destination, facts, _claim)) => {
+    let is_over = Arc::new(AtomicBool::new(false));
+    match destination(receiving, hello.volume.unwrap_or(VolumeKind::Tree), is_over.clone()) {
+        Ok((destination, facts)) => {
             let first = Message::Hello(hello);
             let monitor = receiving.monitor.clone();
-            driver::receive(destination, greeting(&facts), first, link, monitor, stop).await
+            let received = driver::receive(destination, greeting(&facts), first, link, monitor, stop).await;
+            is_over.store(true, Ordering::Relaxed);
+            received
         }
         Err(error) => {
             // The source hears why, too.
@@ -243,15 +246,17 @@ pub async fn receive(
     }
 }
 
-type Claimed = (Arc<Destination>, Facts, Claim);
-
-fn destination(receiving: &Receiving<'_>, kind: VolumeKind) -> Result<Claimed, PassError> {
+fn destination(
+    receiving: &Receiving<'_>,
+    kind: VolumeKind,
+    stop: Arc<AtomicBool>,
+) -> Result<(Arc<Destination>, Facts), PassError> {
     let volume = open_destination(receiving.path, kind)?;
     let claim = Claim::on(receiving.path)?;
     let facts = volume.facts()?;
     let name = Destination::volume_name(&facts).to_string();
     let store = open_store(&receiving.state.join(format!("destination-{}", &name[..32])))?;
-    Ok((Arc::new(Destination::new(volume, store, threads(), receiving.halt.clone())?), facts, claim))
+    Ok((Arc::new(Destination::new(volume, store, threads(), stop)?.holding(claim)), facts))
 }
 
 /// Opens a volume that is only read: a folder as a tree, a device or a file as a block volume.
@@ -363,15 +368,15 @@ pub async fn examine(
     excludes: &[String],
     link: Link,
     monitor: Arc<Monitor>,
-    halt: Arc<AtomicBool>,
     stop: impl Future<Output = ()>,
 ) -> Result<Comparison, DriveError> {
+    let is_over = Arc::new(AtomicBool::new(false));
     let settings =
         Settings { contract, is_final: true, excludes: excludes.to_vec(), threads: threads(), tracking: None };
     let facts = volume.facts().map_err(PassError::from)?;
     let open_store: OpenStore = Arc::new(|_| Ok(Arc::new(crate::state::memory::MemoryStore::default())));
     let compressor = Arc::new(Compressor::new(Compression::None));
-    let source = Source::new(volume.clone(), open_store, settings, compressor, wall_clock(), halt)?;
+    let source = Source::new(volume.clone(), open_store, settings, compressor, wall_clock(), is_over.clone())?;
     let source = Arc::new(source);
     let order = Order {
         greeting: greeting(&facts),
@@ -385,8 +390,17 @@ pub async fn examine(
         data_streams: DATA_STREAMS,
         reads_max: 1,
     };
-    let sent = driver::send(source.clone(), order, link, monitor, stop).await?;
-    let Verdict { ours, theirs, differences } = sent.session.verdict().expect("a session that is done has one").clone();
+    let sent = driver::send(source.clone(), order, link, monitor, stop).await;
+    is_over.store(true, Ordering::Relaxed);
+    let sent = sent?;
+    let verdict = sent.session.verdict().expect("a session that is done has one");
+    let is_equal = verdict.is_equal();
+    let Verdict { ours, theirs, mut differences } = verdict.clone();
+    if !is_equal && differences.is_empty() {
+        // The list is the same, and the answer to the challenge is not: what was told was not read.
+        let detail = "the receiver's answer to the challenge".to_owned();
+        differences.push(Gap { place: Place::root(), what: GapKind::Unreadable, detail });
+    }
     Ok(Comparison { a: ours, b: theirs, differences, left_out: source.left_out() })
 }
 

@@ -76,7 +76,7 @@ fn sync_listening(pair: &Pair, arguments: &[&str]) -> Outcome {
     let mut source = Running::start(&mut command);
     let ticket = source.line(DEADLINE).expect("a ticket");
     let mut command = Command::new(binary());
-    command.args(["--output", "json", "--quiet", "receive", "--once", "--connect", &ticket]);
+    command.args(["--output", "json", "--quiet", "receive", "--connect", &ticket]);
     command.arg("--state").arg(pair.state.path().join("theirs")).arg(pair.destination());
     let destination = Running::start(&mut command);
     let outcome = source.finish(LONG).expect_code(0);

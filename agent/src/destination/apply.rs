@@ -1,6 +1,7 @@
 //! Doing what the source says, one job at a time in each thread.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
@@ -237,6 +238,9 @@ impl Destination {
         }
         let mut content = ContentHasher::default();
         for index in 0..piece::count(close.size) {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(VolumeError::Stopped.into());
+            }
             let leaves = if target.is_written(index) {
                 // The last piece may have been sent longer than the content turned out to be.
                 pass.map.read(target.map_start, close.size, index)?

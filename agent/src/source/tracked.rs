@@ -1,5 +1,7 @@
 //! What of a device need not be read, since nothing was written there.
 
+use std::sync::atomic::Ordering;
+
 use tranship_engine::digest::{self, Digester};
 use tranship_engine::entry::Entry;
 use tranship_engine::piece;
@@ -12,13 +14,11 @@ use tranship_proto::message::{BasisChoice, Challenge, Level, VolumeKind};
 use super::read::{Held, Large};
 use super::{Source, State};
 use crate::pass::{Counters, PassError};
+use crate::prove::is_sampled;
 use crate::state::head::{manifest_name, map_name};
 use crate::state::map::Map;
 use crate::state::read_entries;
-use crate::volume::Access;
-
-/// One in so many pieces is read for a proof although nothing was written there.
-const SAMPLE: u64 = 100;
+use crate::volume::{Access, VolumeError};
 
 impl Source {
     /// Finds out which pieces have to be read, after the basis was chosen.
@@ -56,7 +56,12 @@ impl Source {
         let entry = read_entries(&*state.store, Some(&manifest_name(token)))?.next().transpose()?;
         let (Some(entry), Some(map)) = (entry, state.store.open(&map_name(token))?) else { return Ok(None) };
         let Some(start) = entry.map.filter(|_| entry.is_settled()) else { return Ok(None) };
+        if !tracking.goes_back_to(token) {
+            return Ok(None);
+        }
         let sampled = self.check_sample(&Map::new(map)?, start, entry.size, challenge)?;
+        // What waits in the page cache has not come by the tracker yet.
+        self.volume.settle()?;
         // Asked last, so that it holds for what was read, too.
         Ok(sampled.filter(|_| tracking.is_untouched_since(token)))
     }
@@ -65,11 +70,17 @@ impl Source {
         let content = self.volume.open(&Place::root(), Access::Read)?;
         let mut buffer = vec![0; PIECE_BYTES];
         let mut sampled = 0;
-        for index in (0..piece::count(size)).filter(|index| is_sampled(challenge, *index)) {
+        for index in (0..piece::count(size)).filter(|index| is_sampled(challenge, &index.to_le_bytes())) {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(VolumeError::Stopped.into());
+            }
             let bytes = &mut buffer[..piece::bytes(size, index)];
             let read = content.read_at(bytes, index * PIECE_BYTES as u64)?;
             let leaves: Vec<Digest> = Digester::canonical().leaves(&bytes[..read]).collect();
-            if digest::piece(&leaves) != digest::piece(&map.read(start, size, index)?) {
+            Counters::add(&self.proof_counters.bytes_done, read as u64);
+            // A damaged map costs reading all of it, nothing else.
+            let Ok(known) = map.read(start, size, index) else { return Ok(None) };
+            if digest::piece(&leaves) != digest::piece(&known) {
                 tracing::warn!(index, "a piece of the device is not what tracking and the manifest say");
                 return Ok(None);
             }
@@ -77,11 +88,4 @@ impl Source {
         }
         Ok(Some(sampled).filter(|_| content.stat().is_ok_and(|stat| stat.size == size)))
     }
-}
-
-/// Nobody knows which before the nonce is given.
-fn is_sampled(challenge: &Challenge, index: u64) -> bool {
-    let digest = blake3::keyed_hash(&challenge.nonce, &index.to_le_bytes());
-    let first = digest.as_bytes().first_chunk().expect("a digest has 32 bytes");
-    u64::from_le_bytes(*first).is_multiple_of(SAMPLE)
 }

@@ -61,6 +61,11 @@ impl Tracking {
         None
     }
 
+    /// Whether it is known what was written since the pass that committed `basis`.
+    pub fn goes_back_to(&self, basis: Token) -> bool {
+        self.lock().tracker.as_ref().and_then(Tracker::basis) == Some(basis)
+    }
+
     /// Whether nothing was written to the volume since the pass that committed `basis` began to read it, and nothing is
     /// on its way to it.
     pub fn is_untouched_since(&self, basis: Token) -> bool {

@@ -18,20 +18,21 @@ pub struct Claim {
 impl Claim {
     /// Claims what is at `path`; `EBUSY` if another agent has it. File systems without such locks are taken as they are.
     pub fn on(path: &Path) -> Result<Self, OpenError> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let Ok(handle) = rustix::fs::open(path, flags, Mode::empty()) else { return Ok(Self { _handle: None }) };
+        let flags = OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let open = |access| rustix::fs::open(path, flags | access, Mode::empty());
+        let Ok(handle) = open(OFlags::RDONLY) else { return Ok(Self { _handle: None }) };
         // The system's own look at a new device holds such a lock for a moment.
-        let is_device = rustix::fs::fstat(&handle).is_ok_and(|stat| {
-            !matches!(FileType::from_raw_mode(stat.st_mode), FileType::Directory | FileType::RegularFile)
-        });
-        if is_device {
-            return Ok(Self { _handle: None });
-        }
+        let handle = match rustix::fs::fstat(&handle).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+            Ok(FileType::Directory) => handle,
+            // Over NFS the lock is one of byte ranges, which takes a handle that may write; folders have none there.
+            Ok(FileType::RegularFile) => open(OFlags::RDWR).unwrap_or(handle),
+            _ => return Ok(Self { _handle: None }),
+        };
         match rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _handle: Some(handle) }),
             Err(Errno::WOULDBLOCK) => Err(OpenError::Io { path: path.into(), source: Errno::BUSY.into() }),
             Err(error) => {
-                tracing::debug!(%error, "this file system has no locks");
+                tracing::warn!(%error, "this file system has no locks: nothing else may write to the destination");
                 Ok(Self { _handle: None })
             }
         }

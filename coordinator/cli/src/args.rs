@@ -54,7 +54,7 @@ pub(crate) enum Output {
 pub(crate) enum Command {
     /// Run one pass from a folder or a device to another, or to a receiver; repeat at will
     Sync(SyncArgs),
-    /// Listen for a source, print the ticket for it, and take one pass
+    /// Listen for a source, print the ticket for it, and take pass after pass
     Receive(ReceiveArgs),
     /// Read two volumes and compare them by digest; names what differs
     Verify(VerifyArgs),

@@ -251,6 +251,8 @@ impl ReceiveArgs {
             ));
         }
         let destination = PathBuf::from(self.destination);
+        // A source's ticket is good for its one pass.
+        let is_once = self.once || self.connect.is_some();
         let source = match (self.connect, self.listen) {
             (Some(text), _) => Origin::Dial(read_ticket(&text, stdin)?),
             (None, address) => Origin::Listen(address_of(address.as_deref().unwrap_or(ANY_ADDRESS))?),
@@ -258,7 +260,7 @@ impl ReceiveArgs {
         let state = self.state.validate(env)?;
         refuse_inside(("the state folder", &state), ("DST", &destination))?;
         let made = if self.image { VolumeKind::Block } else { VolumeKind::Tree };
-        Ok(ReceiveOptions { destination, source, made, is_once: self.once, link: self.link.validate()?, state })
+        Ok(ReceiveOptions { destination, source, made, is_once, link: self.link.validate()?, state })
     }
 }
 

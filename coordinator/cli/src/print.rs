@@ -111,7 +111,7 @@ fn report_text(report: &Report, paint: Paint) -> String {
         match report.basis {
             Basis::Common => "the last pass".to_owned(),
             Basis::Survey => "what the destination holds, compared in full".to_owned(),
-            Basis::Nothing => "nothing, the destination was empty".to_owned(),
+            Basis::Nothing => "nothing: everything was sent".to_owned(),
         },
     );
     if let Some(transport) = &report.transport {

@@ -111,7 +111,7 @@ async fn send(pass: &Pass, mut peer: Peer, waits: bool, context: &Context) -> Re
         };
         warn(&link);
         links += 1;
-        let result = sync::send(pass, link, context.monitor.clone(), context.stop.flag(), context.stop.wait()).await;
+        let result = sync::send(pass, link, context.monitor.clone(), context.stop.wait()).await;
         match result {
             Ok(report) => break report,
             Err(error) if waits && error.is_busy() && !context.stop.is_set() => {
@@ -119,7 +119,8 @@ async fn send(pass: &Pass, mut peer: Peer, waits: bool, context: &Context) -> Re
                 (links, breaks) = (0, 0);
                 context.pause(Instant::now() + BUSY_WAIT).await;
             }
-            Err(error) if error.is_of_link() && may_go_on(breaks) => {
+            // After a break, what was at work for the last link may take a moment to end.
+            Err(error) if (error.is_of_link() || (links > 1 && error.is_busy())) && may_go_on(breaks) => {
                 wait_again(context, &error, Instant::now(), &mut breaks).await;
             }
             Err(error) => return Err(failed(error, &context.stop)),
@@ -144,12 +145,7 @@ pub(crate) async fn receive(
     context: Context,
 ) -> Result<Report, RunError> {
     let mut peer = Peer::new(confined.meeting, &options.link, false, &context)?;
-    let receiving = Receiving {
-        path: &options.destination,
-        state: &options.state,
-        monitor: context.monitor.clone(),
-        halt: context.stop.flag(),
-    };
+    let receiving = Receiving { path: &options.destination, state: &options.state, monitor: context.monitor.clone() };
     let mut report = Report::new(0, false, report::Kind::Tree, report::Basis::Common);
     report.confinement = Some(confined.applied);
     loop {
@@ -228,8 +224,8 @@ pub(crate) async fn verify_afar(
     let contract = Contract::all(options.fidelity);
     let link = Peer::new(meeting, &options.link, false, &context)?.meet(&context.stop).await?;
     warn(&link);
-    let (monitor, halt, stop) = (context.monitor.clone(), context.stop.flag(), context.stop.wait());
-    let compared = sync::examine(volume, contract, &options.exclude, link, monitor, halt, stop).await;
+    let (monitor, stop) = (context.monitor.clone(), context.stop.wait());
+    let compared = sync::examine(volume, contract, &options.exclude, link, monitor, stop).await;
     let compared = compared.map_err(|error| failed(error, &context.stop))?;
     context.monitor.enter(Phase::Done, 0, 0);
     Ok(sync::verdict(compared, kind, options.fidelity, began.elapsed()))

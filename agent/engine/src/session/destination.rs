@@ -153,7 +153,6 @@ pub struct DestinationSession {
     is_data_open: bool,
     /// What is compared, if there is no pass and nothing may be changed.
     examine: Option<Examine>,
-    /// What the source ended the pass with, until it is committed.
     contents: HashMap<ContentId, Content>,
     intents: Intents,
     jobs: HashMap<JobId, Running>,
@@ -163,6 +162,7 @@ pub struct DestinationSession {
     in_flight_bytes: usize,
     packs_done: u64,
     contents_done: u64,
+    /// What the source ended the pass with, until it is committed.
     finish: Option<Finish>,
     unflushed: Unflushed,
     committed: Option<Token>,
