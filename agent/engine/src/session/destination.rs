@@ -19,8 +19,8 @@ use tranship_proto::entry::Kind;
 use tranship_proto::id::{ContentId, Token};
 use tranship_proto::limit::{ASKS_MAX, CONTROL_MESSAGES_MAX, IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX};
 use tranship_proto::message::{
-    Ack, Ask, Barrier, Basis, Begin, Challenge, Close, Committed, Examine, Finish, Gap, Listed, Message, Op, Open,
-    Pack, Piece, Plan, Proof, Role, Signature, SurveyItem,
+    Ack, Ask, Barrier, Basis, Begin, Challenge, Close, Codec, Committed, Examine, Extent, Finish, Gap, Listed, Message,
+    Op, Open, Pack, Piece, Plan, Proof, Role, Signature, SurveyItem,
 };
 use tranship_proto::refusal::{Reason, Refusal};
 
@@ -669,11 +669,19 @@ fn not_open(content: ContentId) -> Refusal {
     Refusal::new(Reason::Protocol, format!("content {} is not open, or is another one", content.0))
 }
 
-/// What a message from a data stream counts for while it is in memory.
+/// What a message from a data stream counts for until it is applied: itself, and what it is unpacked or copied to.
 fn weight(message: &Message) -> usize {
     256 + match message {
-        Message::Piece(piece) => piece.body.len() + piece.leaves.len() * 32,
-        Message::Pack(pack) => pack.body.len() + pack.files.len() * 256,
+        Message::Piece(piece) => {
+            let copied =
+                piece.delta.as_ref().map_or(0, |delta| Extent::total_bytes(&delta.base) + piece.bytes as usize);
+            let unpacked = if piece.codec == Codec::Plain { 0 } else { piece.bytes as usize };
+            piece.body.len() + piece.leaves.len() * 32 + copied + unpacked
+        }
+        Message::Pack(pack) => {
+            let unpacked = if pack.codec == Codec::Plain { 0 } else { pack.raw_bytes() };
+            pack.body.len() + pack.files.len() * 256 + unpacked
+        }
         _ => 0,
     }
 }
