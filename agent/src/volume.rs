@@ -270,6 +270,12 @@ pub trait Content: Send + Sync {
     /// Reads until `buffer` is full or the content ends; returns the bytes read.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, VolumeError>;
 
+    /// The first offset at or after `offset` that is not known to be a hole; nothing if only holes follow. A hint, as
+    /// [`Self::next_data`], which also looks for the end of the data: some file systems search all of it for that.
+    fn data_from(&self, offset: u64) -> Result<Option<u64>, VolumeError> {
+        Ok(self.next_data(offset)?.map(|(start, _)| start))
+    }
+
     /// The first offset at or after `offset` that is not known to be a hole, and the end of the data there; nothing
     /// if only holes follow. A hint: it saves reading, and proves nothing.
     fn next_data(&self, offset: u64) -> Result<Option<(u64, u64)>, VolumeError>;

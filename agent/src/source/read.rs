@@ -287,8 +287,8 @@ impl Source {
             return Ok(Read::Same);
         }
         // A hole need not be read to be sent as zeros; the proof reads it.
-        let is_hole = want == PIECE_BYTES
-            && large.content.next_data(offset)?.is_none_or(|(data, _)| data >= offset + want as u64);
+        let is_hole =
+            want == PIECE_BYTES && large.content.data_from(offset)?.is_none_or(|data| data >= offset + want as u64);
         // Bytes that moved are found by old leaves, which end somewhere within their neighbours.
         let margin = if large.shifted.is_some() { MARGIN_BYTES } else { 0 };
         let from = offset.saturating_sub(margin);

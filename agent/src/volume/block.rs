@@ -302,6 +302,10 @@ impl Content for Raw {
         self.bytes.read_at(buffer, offset)
     }
 
+    fn data_from(&self, offset: u64) -> Result<Option<u64>, VolumeError> {
+        self.bytes.data_from(offset, self.inner.size()?)
+    }
+
     fn next_data(&self, offset: u64) -> Result<Option<(u64, u64)>, VolumeError> {
         self.bytes.next_data(offset, self.inner.size()?)
     }

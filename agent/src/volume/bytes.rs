@@ -112,20 +112,26 @@ impl Bytes {
         read_full(&self.fd, buffer, offset, flags, 1)
     }
 
-    /// See [`super::Content::next_data`].
-    pub(super) fn next_data(&self, offset: u64, size: u64) -> Result<Option<(u64, u64)>, VolumeError> {
+    /// See [`super::Content::data_from`].
+    pub(super) fn data_from(&self, offset: u64, size: u64) -> Result<Option<u64>, VolumeError> {
         if offset >= size {
             return Ok(None);
         }
-        let start = match rustix::fs::seek(&*self.fd, SeekFrom::Data(offset)) {
-            Ok(start) => start.max(offset),
-            Err(Errno::NXIO) => return Ok(None),
+        match rustix::fs::seek(&*self.fd, SeekFrom::Data(offset)) {
+            Ok(start) => Ok(Some(start.max(offset))),
+            Err(Errno::NXIO) => Ok(None),
             // A device, or a file system that does not tell.
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((offset, size))),
-            Err(errno) => return Err(self.failed("find data in")(errno)),
-        };
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(offset)),
+            Err(errno) => Err(self.failed("find data in")(errno)),
+        }
+    }
+
+    /// See [`super::Content::next_data`].
+    pub(super) fn next_data(&self, offset: u64, size: u64) -> Result<Option<(u64, u64)>, VolumeError> {
+        let Some(start) = self.data_from(offset, size)? else { return Ok(None) };
         match rustix::fs::seek(&*self.fd, SeekFrom::Hole(start)) {
             Ok(end) if end > start => Ok(Some((start, end))),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some((start, size))),
             // It became shorter meanwhile; whoever reads there finds out.
             Ok(_) | Err(Errno::NXIO) => Ok(None),
             Err(errno) => Err(self.failed("find data in")(errno)),
