@@ -87,7 +87,7 @@ impl StateError {
 }
 
 /// Bytes that are read or written at a time.
-const BUFFER_BYTES: usize = 256 << 10;
+const BUFFER_BYTES: usize = 128 << 10;
 
 /// Reads a file from its start.
 pub struct Sequential {
