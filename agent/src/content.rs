@@ -34,7 +34,7 @@ pub fn is_zero_from(content: &dyn Content, mut offset: u64, stop: &AtomicBool) -
             }
             let want = (end - offset).min(PIECE_BYTES as u64) as usize;
             let read = content.read_at(&mut buffer[..want], offset)?;
-            if buffer[..read].iter().any(|&byte| byte != 0) {
+            if !digest::is_zero(&buffer[..read]) {
                 return Ok(false);
             }
             if read < want {

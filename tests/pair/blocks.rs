@@ -40,6 +40,12 @@ impl Bench {
         self.path(name)
     }
 
+    /// A device full of bytes, and one of the same size without any.
+    fn devices(&self, bytes: u64) -> (Device, Device) {
+        let images = [self.image("source", &Random::new(1).bytes(bytes as usize)), self.empty_image("copy", bytes)];
+        (Device::over(&images[0]), Device::over(&images[1]))
+    }
+
     fn sync(&self, source: &Path, destination: &Path, arguments: &[&str]) -> Outcome {
         crate::host::sync(source, destination, &self.path("state"), arguments)
     }
@@ -171,9 +177,7 @@ fn a_device_is_read_again_each_time_and_only_its_changes_are_sent() {
         return;
     }
     let bench = Bench::new();
-    let bytes = Random::new(1).bytes((21 * MIB) as usize);
-    let images = [bench.image("source", &bytes), bench.empty_image("copy", 21 * MIB)];
-    let (source, destination) = (Device::over(&images[0]), Device::over(&images[1]));
+    let (source, destination) = bench.devices(21 * MIB);
     bench.sync(&source.path, &destination.path, &[]).expect_code(0);
     expect_same_bytes(&source.path, &destination.path);
     let idle = bench.sync(&source.path, &destination.path, &[]).expect_code(0);
@@ -191,8 +195,7 @@ fn a_changed_destination_device_is_found_by_the_proof_and_healed() {
         return;
     }
     let bench = Bench::new();
-    let images = [bench.image("source", &Random::new(1).bytes(5 << 20)), bench.empty_image("copy", 5 * MIB)];
-    let (source, destination) = (Device::over(&images[0]), Device::over(&images[1]));
+    let (source, destination) = bench.devices(5 * MIB);
     bench.sync(&source.path, &destination.path, &[]).expect_code(0);
     destination.write(b"somebody else", 3 * MIB);
     let first = bench.sync(&source.path, &destination.path, &["--final"]);
@@ -207,8 +210,7 @@ fn what_is_written_to_a_device_is_sent_before_a_tracked_proof_believes_it() {
         return;
     }
     let bench = Bench::new();
-    let images = [bench.image("source", &Random::new(1).bytes(5 << 20)), bench.empty_image("copy", 5 * MIB)];
-    let (source, destination) = (Device::over(&images[0]), Device::over(&images[1]));
+    let (source, destination) = bench.devices(5 * MIB);
     let last = ["--final", "--verify", "tracked"];
     bench.sync(&source.path, &destination.path, &[]).expect_code(0);
     source.write(b"changed", 3 * MIB);
@@ -222,8 +224,7 @@ fn a_tracked_proof_finds_what_was_changed_on_a_device_at_the_destination() {
         return;
     }
     let bench = Bench::new();
-    let images = [bench.image("source", &Random::new(1).bytes(5 << 20)), bench.empty_image("copy", 5 * MIB)];
-    let (source, destination) = (Device::over(&images[0]), Device::over(&images[1]));
+    let (source, destination) = bench.devices(5 * MIB);
     let last = ["--final", "--verify", "tracked"];
     bench.sync(&source.path, &destination.path, &[]).expect_code(0);
     destination.write(b"somebody else", 3 * MIB);

@@ -212,9 +212,9 @@ impl VolumeHasher {
 /// Whether all bytes are zero.
 pub fn is_zero(bytes: &[u8]) -> bool {
     // Sixteen at a time, in a form that the compiler turns into vector code.
-    let (head, words, tail) = (&bytes[..0], bytes.chunks_exact(128), bytes.chunks_exact(128).remainder());
-    head.iter().chain(tail).all(|&byte| byte == 0)
-        && words.into_iter().all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)
+    let mut chunks = bytes.chunks_exact(128);
+    chunks.remainder().iter().all(|&byte| byte == 0)
+        && chunks.all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
 #[cfg(test)]

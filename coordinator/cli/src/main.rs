@@ -21,18 +21,20 @@ mod ticket;
 
 use std::ffi::OsString;
 use std::io::{self, BufReader};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use tranship_agent::monitor::Monitor;
+use tranship_agent::report::Report;
 
 use crate::args::{Command, Global, Output, ReceiveArgs, SyncArgs, Typed, VerifyArgs};
 use crate::confined::{ConfinedDestination, ConfinedReader, ConfinedSource};
 use crate::error::RunError;
 use crate::exit::Exit;
-use crate::options::{Compared, Environment};
+use crate::options::{Compared, Environment, LinkOptions};
 use crate::paint::Paint;
 use crate::print::Printer;
 use crate::progress::{Progress, Show};
@@ -95,18 +97,12 @@ fn sync(args: SyncArgs, global: &Global, printer: Printer) -> Result<Exit, RunEr
     let options = args.validate(&Environment::of_process(), &mut BufReader::new(io::stdin()))?;
     let confined = ConfinedSource::enter(&options)?;
     run(async {
-        let bandwidth = signals::watch_bandwidth(options.link.bandwidth, &options.state).map_err(no_signals)?;
-        let context = context(bandwidth, global, printer)?;
-        if is_attached {
-            signals::watch_stdin(context.stop.clone());
-        }
+        let context = attached_context(is_attached, &options.link, &options.state, global, printer)?;
         let show = if is_attached { Show::Relayed } else { Show::of(global) };
         let progress = Progress::start(show, vec![("sync".to_owned(), Arc::clone(&context.monitor))]);
         let result = run::sync(options, confined, context).await;
         drop(progress);
-        let report = result?;
-        printer.report(&report);
-        Ok(Exit::of_report(&report))
+        report(printer, &result?)
     })
 }
 
@@ -115,18 +111,17 @@ fn receive(args: ReceiveArgs, global: &Global, printer: Printer) -> Result<Exit,
     let options = args.validate(&Environment::of_process(), &mut BufReader::new(io::stdin()))?;
     let confined = ConfinedDestination::enter(&options)?;
     run(async {
-        let bandwidth = signals::watch_bandwidth(options.link.bandwidth, &options.state).map_err(no_signals)?;
-        let context = context(bandwidth, global, printer)?;
-        if is_attached {
-            signals::watch_stdin(context.stop.clone());
-        }
+        let context = attached_context(is_attached, &options.link, &options.state, global, printer)?;
         let progress = Progress::start(Show::of(global), vec![("receive".to_owned(), Arc::clone(&context.monitor))]);
         let result = run::receive(options, confined, context).await;
         drop(progress);
-        let report = result?;
-        printer.report(&report);
-        Ok(Exit::of_report(&report))
+        report(printer, &result?)
     })
+}
+
+fn report(printer: Printer, report: &Report) -> Result<Exit, RunError> {
+    printer.report(report);
+    Ok(Exit::of_report(report))
 }
 
 fn verify(args: VerifyArgs, global: &Global, printer: Printer) -> Result<Exit, RunError> {
@@ -149,6 +144,23 @@ fn verify(args: VerifyArgs, global: &Global, printer: Printer) -> Result<Exit, R
         printer.verdict(&verdict);
         Ok(if verdict.is_equal() { Exit::Done } else { Exit::Different })
     })
+}
+
+/// The context of passes whose bandwidth may change, and which end with the process that started them if they are
+/// attached to one.
+fn attached_context(
+    is_attached: bool,
+    link: &LinkOptions,
+    state: &Path,
+    global: &Global,
+    printer: Printer,
+) -> Result<Context, RunError> {
+    let bandwidth = signals::watch_bandwidth(link.bandwidth, state).map_err(no_signals)?;
+    let context = context(bandwidth, global, printer)?;
+    if is_attached {
+        signals::watch_stdin(context.stop.clone());
+    }
+    Ok(context)
 }
 
 fn context(

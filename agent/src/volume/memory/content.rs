@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
-use tranship_engine::Stat;
+use tranship_engine::{Stat, digest};
 use tranship_proto::entry::{Kind, Meta, Place, Time};
 use tranship_proto::limit::PIECE_BYTES;
 use tranship_proto::message::{Fidelity, Gap};
@@ -95,7 +95,7 @@ impl Content for Handle {
         let mut at = offset as usize;
         while at < cache.len() {
             let end = (at / PIECE_BYTES * PIECE_BYTES + PIECE_BYTES).min(cache.len());
-            if cache[at..end].iter().any(|&byte| byte != 0) {
+            if !digest::is_zero(&cache[at..end]) {
                 return Ok(Some((at as u64, end as u64)));
             }
             at = end;
