@@ -98,9 +98,7 @@ pub async fn send(
         data_streams: DATA_STREAMS,
         reads_max: threads() + 2,
     };
-    let sent = driver::send(source.clone(), order, link, monitor.clone(), stop).await;
-    is_over.store(true, Ordering::Relaxed);
-    let sent = sent?;
+    let sent = until_over(&is_over, driver::send(source.clone(), order, link, monitor.clone(), stop)).await?;
     let report = report(pass, &facts, &source, &sent, began.elapsed());
     report.notes.iter().for_each(|note| monitor.note(note.clone()));
     monitor.enter(Phase::Done, 0, 0);
@@ -231,9 +229,8 @@ pub async fn receive(
         Ok((destination, facts)) => {
             let first = Message::Hello(hello);
             let monitor = receiving.monitor.clone();
-            let received = driver::receive(destination, greeting(&facts), first, link, monitor, stop).await;
-            is_over.store(true, Ordering::Relaxed);
-            received
+            let session = driver::receive(destination, greeting(&facts), first, link, monitor, stop);
+            until_over(&is_over, session).await
         }
         Err(error) => {
             // The source hears why, too.
@@ -390,9 +387,7 @@ pub async fn examine(
         data_streams: DATA_STREAMS,
         reads_max: 1,
     };
-    let sent = driver::send(source.clone(), order, link, monitor, stop).await;
-    is_over.store(true, Ordering::Relaxed);
-    let sent = sent?;
+    let sent = until_over(&is_over, driver::send(source.clone(), order, link, monitor, stop)).await?;
     let verdict = sent.session.verdict().expect("a session that is done has one");
     let is_equal = verdict.is_equal();
     let Verdict { ours, theirs, mut differences } = verdict.clone();
@@ -402,6 +397,13 @@ pub async fn examine(
         differences.push(Gap { place: Place::root(), what: GapKind::Unreadable, detail });
     }
     Ok(Comparison { a: ours, b: theirs, differences, left_out: source.left_out() })
+}
+
+/// Runs a session, and has the threads that still work for it end when it is over.
+async fn until_over<T>(is_over: &AtomicBool, session: impl Future<Output = T>) -> T {
+    let outcome = session.await;
+    is_over.store(true, Ordering::Relaxed);
+    outcome
 }
 
 /// What a comparison amounts to.
