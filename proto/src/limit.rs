@@ -87,7 +87,7 @@ pub const UNFLUSHED_BYTES_MAX: u64 = 256 << 20;
 
 /// Entries applied since the last flush before the destination must flush and acknowledge. What was applied is kept in
 /// memory until it is durable: twice as many, and the destination waits for the flush.
-pub const UNFLUSHED_ENTRIES_MAX: u64 = 16_384;
+pub const UNFLUSHED_ENTRIES_MAX: u64 = 8_192;
 
 /// Milliseconds since the first unflushed write before the destination must flush and acknowledge.
 pub const UNFLUSHED_MS_MAX: u64 = 2_000;
