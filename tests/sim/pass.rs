@@ -165,6 +165,11 @@ impl Pass<'_> {
             if self.is_over {
                 return self.abandon();
             }
+            if self.world.chance.one_in(64) {
+                // As if another transport were faster.
+                let first = if self.world.chance.one_in(2) { 0 } else { DATA_STREAMS };
+                self.source.session.spread_from(first);
+            }
             let steps = self.steps();
             let Some(&step) = self.world.chance.pick(&steps) else {
                 if self.source.session.is_done() && self.destination.session.is_done() {

@@ -9,6 +9,7 @@
 pub mod destination;
 mod handover;
 mod intents;
+mod outbox;
 pub mod source;
 mod unflushed;
 mod verdict;

@@ -3,7 +3,7 @@
 //! Reads come back in any order. Whatever comes first of a content, its `Open` goes before it on the same stream; its
 //! `Close` goes last, once as many pieces were handed over as were read.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use tranship_proto::Kind;
 use tranship_proto::id::ContentId;
@@ -16,6 +16,7 @@ use super::source::Produced;
 #[derive(Debug)]
 pub(super) struct Handover {
     data_streams: u32,
+    first_stream: u32,
     next_stream: u32,
     packs: u64,
     contents: u64,
@@ -26,14 +27,19 @@ pub(super) struct Handover {
 /// The streams that know a content, and the pieces so far.
 #[derive(Debug, Default)]
 struct Opened {
-    streams: HashSet<u32>,
+    streams: BTreeSet<u32>,
     pieces: u64,
     close: Option<Close>,
 }
 
 impl Handover {
     pub(super) fn new(data_streams: u32) -> Self {
-        Self { data_streams, next_stream: 0, packs: 0, contents: 0, open: HashMap::new() }
+        Self { data_streams, first_stream: 0, next_stream: 0, packs: 0, contents: 0, open: HashMap::new() }
+    }
+
+    /// From now on everything goes to the streams from `first` on, as many as before.
+    pub(super) fn spread_from(&mut self, first: u32) {
+        self.first_stream = first;
     }
 
     /// Contents of which not all was handed over yet.
@@ -97,11 +103,56 @@ impl Handover {
     }
 
     fn stream_of(&self, content: ContentId) -> u32 {
-        content.0 % self.data_streams
+        self.first_stream + content.0 % self.data_streams
     }
 
     fn next_stream(&mut self) -> u32 {
         self.next_stream = (self.next_stream + 1) % self.data_streams;
-        self.next_stream
+        self.first_stream + self.next_stream
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tranship_proto::Place;
+    use tranship_proto::id::Digest;
+    use tranship_proto::message::{Codec, Onto, Piece};
+
+    use super::*;
+
+    const CONTENT: ContentId = ContentId(5);
+
+    fn read(index: u64, close: Option<Close>) -> Produced {
+        let open = Open { content: CONTENT, place: Place::root(), kind: Kind::File, size: 2 << 20, onto: Onto::Zeros };
+        let piece = Piece {
+            content: CONTENT,
+            index,
+            bytes: 1 << 20,
+            changed: 0,
+            zeros: 0,
+            leaves: Vec::new(),
+            digest: Digest([0; 32]),
+            delta: None,
+            codec: Codec::Plain,
+            body: Bytes::new(),
+        };
+        Produced::Pieces { open, pieces: vec![piece], close }
+    }
+
+    #[test]
+    fn a_content_that_moves_to_other_streams_is_opened_there_and_closed_once() {
+        let mut handover = Handover::new(4);
+        let told = |messages: Vec<(Channel, Message)>| -> Vec<(Channel, &'static str)> {
+            messages.into_iter().map(|(channel, message)| (channel, message.name())).collect()
+        };
+        let first = told(handover.messages(read(0, None)));
+        assert_eq!(first, [(Channel::Data(1), "Open"), (Channel::Data(1), "Piece")]);
+        handover.spread_from(4);
+        let close = Close { content: CONTENT, size: 2 << 20, pieces: 2, digest: Digest([0; 32]), meta: None };
+        let second = told(handover.messages(read(1, Some(close))));
+        let on_new = Channel::Data(5);
+        assert_eq!(second, [(on_new, "Open"), (on_new, "Piece"), (Channel::Data(1), "Close")]);
+        assert_eq!(handover.barrier(), Barrier { packs: 0, contents: 1 });
     }
 }

@@ -21,6 +21,7 @@ use tranship_proto::message::{
 use tranship_proto::refusal::{Reason, Refusal};
 
 use super::handover::Handover;
+use super::outbox::Outbox;
 pub use super::verdict::Verdict;
 use super::{Channel, Failure, Greeting, out_of_turn};
 
@@ -185,8 +186,7 @@ pub struct SourceSession {
     choice: BasisChoice,
     note: Option<&'static str>,
     planned: Planned,
-    transmits: VecDeque<(Channel, Message)>,
-    queued_bytes: usize,
+    outbox: Outbox,
     actions: VecDeque<Action>,
     reads: usize,
     /// Questions without an answer, and answers that are being worked on.
@@ -214,8 +214,7 @@ impl SourceSession {
             choice: BasisChoice::Survey,
             note: None,
             planned: Planned::default(),
-            transmits: VecDeque::new(),
-            queued_bytes: 0,
+            outbox: Outbox::default(),
             actions: VecDeque::new(),
             reads: 0,
             asks: 0,
@@ -253,10 +252,15 @@ impl SourceSession {
 
     /// The next message to send, and where.
     pub fn poll_transmit(&mut self) -> Option<(Channel, Message)> {
-        let (channel, message) = self.transmits.pop_front()?;
-        self.queued_bytes -= weight(&message);
+        let next = self.outbox.pop()?;
         self.read_on();
-        Some((channel, message))
+        Some(next)
+    }
+
+    /// Sends contents over the data streams from `first` on, as many as before, from the next read on: there are better
+    /// ones.
+    pub fn spread_from(&mut self, first: u32) {
+        self.handover.spread_from(first);
     }
 
     /// The next thing to do.
@@ -560,7 +564,7 @@ impl SourceSession {
                 && session.state == State::Contents
                 && !session.is_exhausted
                 && session.reads < session.order.reads_max
-                && session.queued_bytes < IN_FLIGHT_BYTES_MAX
+                && session.outbox.bytes() < IN_FLIGHT_BYTES_MAX
                 && session.handover.open_contents() < OPEN_CONTENTS_MAX
         };
         while may_read(self) {
@@ -574,7 +578,7 @@ impl SourceSession {
             self.asks += usize::from(matches!(produced, Produced::Ask(_)));
             for (channel, message) in self.handover.messages(produced) {
                 self.has_said_anything = true;
-                self.queue(channel, message);
+                self.outbox.push(channel, message);
             }
         }
     }
@@ -663,9 +667,8 @@ impl SourceSession {
     }
 
     fn fail(&mut self, refusal: Refusal, is_from_peer: bool) {
-        self.transmits.clear();
+        self.outbox.clear();
         self.actions.clear();
-        self.queued_bytes = 0;
         if !is_from_peer {
             self.say(Message::Refuse(refusal.clone()));
         }
@@ -680,21 +683,6 @@ impl SourceSession {
     }
 
     fn say(&mut self, message: Message) {
-        self.queue(Channel::Control, message);
-    }
-
-    fn queue(&mut self, channel: Channel, message: Message) {
-        self.queued_bytes += weight(&message);
-        self.transmits.push_back((channel, message));
-    }
-}
-
-/// What a queued message counts for: its bulk, and a little for itself.
-fn weight(message: &Message) -> usize {
-    256 + match message {
-        Message::Piece(piece) => piece.body.len() + piece.leaves.len() * 32,
-        Message::Pack(pack) => pack.body.len() + pack.files.len() * 256,
-        Message::Structure(ops) => ops.len() * 256,
-        _ => 0,
+        self.outbox.push(Channel::Control, message);
     }
 }
