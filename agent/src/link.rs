@@ -2,7 +2,7 @@
 //!
 //! A [`Link`] is one ordered control stream of [`tranship_proto::Frame`]s and any number of ordered data streams, over
 //! QUIC, or over TCP where UDP does not get through. Data has connections of its own, which are made when the first of it
-//! is about to flow: a pass that finds nothing to send costs a few hundred bytes.
+//! is about to flow: a pass that finds nothing to send costs a few hundred bytes. Beside QUIC, data may take TCP too.
 //!
 //! One side has a [`Listener`], the other one [`dial`]s; which of them is the source does not matter. Each shows a bare
 //! public key that it made in memory ([`Identity`]), and whom it lets in says [`Admission`]: a key that was exchanged
@@ -61,7 +61,7 @@ const LOST_CODE: VarInt = VarInt::from_u32(603);
 /// Which way frames take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Transport {
-    /// QUIC if it gets through, else TCP.
+    /// QUIC if it gets through, else TCP; and TCP beside QUIC for whoever asks for it.
     #[default]
     Auto,
     /// QUIC or nothing.
@@ -105,7 +105,7 @@ impl Default for LinkOptions {
 /// What a link has done so far, as far as its transport knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LinkStats {
-    /// `quic` or `tcp`.
+    /// `quic` or `tcp`, or `quic+tcp` if some contents took TCP beside QUIC.
     pub transport: &'static str,
     /// Bytes sent in UDP payloads or in TCP segments, with encryption, acknowledgements and repeats as far as known.
     pub sent_bytes: u64,
@@ -129,12 +129,6 @@ pub struct Link {
     pub streams: Streams,
 }
 
-impl Link {
-    fn new(control: (FrameSender, FrameReceiver), streams: Streams) -> Self {
-        Self { control, streams }
-    }
-}
-
 /// Data streams and the state of a link. Clones are the same link.
 #[derive(Clone)]
 pub struct Streams(Arc<Inner>);
@@ -144,6 +138,8 @@ struct Inner {
     options: LinkOptions,
     peer: Fingerprint,
     warnings: Vec<String>,
+    /// Where the listener knows the link, so that connections can join it.
+    _place: Option<listener::Place>,
 }
 
 enum Group {
@@ -152,12 +148,14 @@ enum Group {
 }
 
 impl Streams {
-    fn quic(group: quic::Group, options: &LinkOptions, peer: Fingerprint, warnings: Vec<String>) -> Self {
-        Self(Arc::new(Inner { group: Group::Quic(group), options: options.clone(), peer, warnings }))
-    }
-
-    fn tcp(group: tcp::Group, options: &LinkOptions, peer: Fingerprint) -> Self {
-        Self(Arc::new(Inner { group: Group::Tcp(group), options: options.clone(), peer, warnings: Vec::new() }))
+    fn new(
+        group: Group,
+        options: &LinkOptions,
+        peer: Fingerprint,
+        warnings: Vec<String>,
+        place: Option<listener::Place>,
+    ) -> Self {
+        Self(Arc::new(Inner { group, options: options.clone(), peer, warnings, _place: place }))
     }
 
     /// Says that data will flow soon: what [`Streams::open_data`] needs for that is made in the background, and it is
@@ -179,7 +177,20 @@ impl Streams {
         }
     }
 
-    /// The next data stream that the peer has opened. May be dropped at any point.
+    /// Whether [`Streams::open_beside`] may be of use: this side has the choice, and has taken QUIC.
+    pub fn has_choice(&self) -> bool {
+        matches!(self.0.group, Group::Quic(_)) && self.0.options.transport == Transport::Auto
+    }
+
+    /// Opens a data stream over TCP beside QUIC, if the peer has a choice too and TCP gets through.
+    pub async fn open_beside(&self) -> Result<FrameSender, LinkError> {
+        match &self.0.group {
+            Group::Quic(group) => group.open_beside(&self.0.options).await,
+            Group::Tcp(_) => Err(LinkError::Closed),
+        }
+    }
+
+    /// The next data stream that the peer has opened, over whichever transport. May be dropped at any point.
     pub async fn accept_data(&self) -> Result<FrameReceiver, LinkError> {
         match &self.0.group {
             Group::Quic(group) => group.accept_data().await,

@@ -18,6 +18,8 @@ use tranship_agent::link::{
 };
 use tranship_proto::Frame;
 
+#[path = "link/beside.rs"]
+mod beside;
 #[path = "link/connections.rs"]
 mod connections;
 

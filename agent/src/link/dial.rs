@@ -11,9 +11,9 @@ use tokio::time::{sleep, sleep_until, timeout};
 use super::admission::Admission;
 use super::frames::{FrameReceiver, FrameSender};
 use super::greeting::{Introduction, LinkId, Purpose, introduce};
-use super::identity::Identity;
-use super::tcp::Tls;
-use super::{ANSWER_MAX, CONNECTIONS_MAX, Link, LinkError, LinkOptions, Streams, Transport, quic, tcp};
+use super::identity::{Fingerprint, Identity};
+use super::tcp::{Lanes, Tls};
+use super::{ANSWER_MAX, CONNECTIONS_MAX, Group, Link, LinkError, LinkOptions, Streams, Transport, quic, tcp};
 
 /// How long to try before giving up.
 const CONNECT_MAX: Duration = Duration::from_secs(15);
@@ -57,6 +57,23 @@ impl fmt::Display for Attempt {
                 error => write!(f, "{error}"),
             },
         }
+    }
+}
+
+/// What further connections of a link need.
+#[derive(Clone)]
+pub(super) struct Dialer {
+    pub(super) address: SocketAddr,
+    pub(super) tls: Arc<rustls::ClientConfig>,
+    pub(super) admission: Admission,
+    pub(super) link: LinkId,
+    listener: Fingerprint,
+}
+
+impl Dialer {
+    /// Without a pin, the key of the first connection is the pin of all others.
+    pub(super) fn demand(&self, peer: Fingerprint) -> Result<(), LinkError> {
+        if peer == self.listener { Ok(()) } else { Err(LinkError::Identity) }
     }
 }
 
@@ -176,10 +193,10 @@ async fn enter_quic(
     let (mut send, mut receive) = connection.open_bi().await.map_err(LinkError::of_connection)?;
     let hello = Introduction { purpose: Purpose::Control, connections: options.connections, link: LinkId::NONE };
     let link = introduce(&mut send, &mut receive, hello, &admission, &binding).await?;
-    let dialer = quic::Dialer { address, tls, admission, listener, link, options: options.clone() };
-    let group = quic::Group::of_dialer(connection, endpoint, dialer);
+    let dialer = Dialer { address, tls, admission, listener, link };
+    let group = quic::Group::of_dialer(connection, endpoint, dialer, &options);
     let control = (FrameSender::quic(send, None), FrameReceiver::quic(receive));
-    Ok(Link::new(control, Streams::quic(group, &options, listener, warnings)))
+    Ok(Link { control, streams: Streams::new(Group::Quic(group), &options, listener, warnings, None) })
 }
 
 async fn enter_tcp(
@@ -196,11 +213,11 @@ async fn enter_tcp(
     let (mut read, mut write) = tokio::io::split(&mut stream);
     let hello = Introduction { purpose: Purpose::Control, connections: 1, link: LinkId::NONE };
     let link = introduce(&mut write, &mut read, hello, &admission, &binding).await?;
-    let dialer = tcp::Dialer { address, tls, admission, listener: peer, link };
-    let group = tcp::Group::of_dialer(dialer, &stream, traffic, began.elapsed())?;
+    let dialer = Dialer { address, tls, admission, listener: peer, link };
+    let group = tcp::Group::new(&stream, Lanes::of_dialer(dialer, traffic), began.elapsed())?;
     let (read, write) = tokio::io::split(stream);
     let control = (FrameSender::tcp(write, None, None), FrameReceiver::tcp(read, None));
-    Ok(Link::new(control, Streams::tcp(group, options, peer)))
+    Ok(Link { control, streams: Streams::new(Group::Tcp(group), options, peer, Vec::new(), None) })
 }
 
 #[cfg(test)]

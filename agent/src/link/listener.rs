@@ -18,8 +18,10 @@ use super::frames::{FrameReceiver, FrameSender};
 use super::greeting::{LinkId, Purpose, hear, refuse, welcome};
 use super::identity::{Fingerprint, Identity};
 use super::socket::{BatchLimit, bind_udp};
-use super::tcp::Tls;
-use super::{CONNECTIONS_MAX, IDENTITY_CODE, Link, LinkError, LinkOptions, Streams, Transport, interfaces, quic, tcp};
+use super::tcp::{Doors, Lanes};
+use super::{
+    CONNECTIONS_MAX, Group, IDENTITY_CODE, Link, LinkError, LinkOptions, Streams, Transport, interfaces, quic, tcp,
+};
 
 /// Handshakes that are under way at one time over each transport. One more puts an end to the oldest: a flood cannot
 /// keep a peer out that finishes in the usual time.
@@ -245,9 +247,10 @@ struct Guest {
 }
 
 #[derive(Clone)]
-enum Joins {
-    Quic(mpsc::Sender<quinn::Connection>),
-    Tcp { incoming: mpsc::Sender<Tls>, spare: mpsc::Sender<Tls> },
+struct Joins {
+    /// None if the link goes over TCP alone.
+    quic: Option<mpsc::Sender<quinn::Connection>>,
+    tcp: Doors,
 }
 
 impl Door {
@@ -330,15 +333,16 @@ impl Door {
         match hello.purpose {
             Purpose::Control if (1..=CONNECTIONS_MAX).contains(&hello.connections) => {
                 let (joins, joined) = mpsc::channel(CONNECTIONS_MAX.into());
-                let place = self.enter(peer, Joins::Quic(joins))?;
+                let (lanes, tcp) = Lanes::of_listener(Arc::default());
+                let place = self.enter(peer, Joins { quic: Some(joins), tcp })?;
                 welcome(&mut send, place.link, &self.admission, &binding).await?;
-                let control = connection.clone();
-                let group = quic::Group::of_listener(control, endpoint, hello.connections, joined, place);
+                let group = quic::Group::of_listener(connection.clone(), endpoint, hello.connections, joined, lanes);
                 let control = (FrameSender::quic(send, None), FrameReceiver::quic(receive));
-                self.hand_over(Link::new(control, Streams::quic(group, &self.options, peer, Vec::new()))).await
+                self.hand_over(control, Group::Quic(group), peer, place).await
             }
             Purpose::Join => {
-                let Some(Joins::Quic(joins)) = self.guest(hello.link, peer) else { return Err(LinkError::Identity) };
+                let guest = self.guest(hello.link, peer);
+                let Some(Joins { quic: Some(joins), .. }) = guest else { return Err(LinkError::Identity) };
                 // The peer may send data as soon as it is welcome; it waits until the group has taken the connection.
                 welcome(&mut send, hello.link, &self.admission, &binding).await?;
                 send.finish().map_err(|_| LinkError::Closed)?;
@@ -361,26 +365,23 @@ impl Door {
                 return Err(error);
             }
         };
-        let guest = || self.guest(hello.link, peer);
         match hello.purpose {
             Purpose::Control => {
-                let (incoming, incoming_streams) = mpsc::channel(limit::DATA_STREAMS_MAX as usize);
-                let (spare, spare_streams) = mpsc::channel(limit::DATA_STREAMS_MAX as usize);
-                let place = self.enter(peer, Joins::Tcp { incoming, spare })?;
+                let (lanes, tcp) = Lanes::of_listener(traffic);
+                let place = self.enter(peer, Joins { quic: None, tcp })?;
                 welcome(&mut write, place.link, &self.admission, &binding).await?;
-                let (queues, on_drop) = ([incoming_streams, spare_streams], Box::new(move || place.leave()));
-                let group = tcp::Group::of_listener(queues, on_drop, &tls, traffic, began.elapsed())?;
+                let group = tcp::Group::new(&tls, lanes, began.elapsed())?;
                 let (read, write) = tokio::io::split(tls);
                 let control = (FrameSender::tcp(write, None, None), FrameReceiver::tcp(read, None));
-                self.hand_over(Link::new(control, Streams::tcp(group, &self.options, peer))).await
+                self.hand_over(control, Group::Tcp(group), peer, place).await
             }
             Purpose::DataToListener | Purpose::DataToDialer => {
-                let Some(Joins::Tcp { incoming, spare }) = guest() else {
+                let Some(Joins { tcp, .. }) = self.guest(hello.link, peer) else {
                     refuse(&mut write).await;
                     return Err(LinkError::Identity);
                 };
                 welcome(&mut write, hello.link, &self.admission, &binding).await?;
-                let queue = if hello.purpose == Purpose::DataToListener { incoming } else { spare };
+                let queue = if hello.purpose == Purpose::DataToListener { tcp.incoming } else { tcp.spare };
                 queue.try_send(tls).map_err(|_| LinkError::TooManyStreams)
             }
             Purpose::Join => Err(LinkError::Greeting),
@@ -397,8 +398,15 @@ impl Door {
         self.lock().get(&link).filter(|guest| guest.peer == peer).map(|guest| guest.joins.clone())
     }
 
-    async fn hand_over(&self, link: Link) -> Result<(), LinkError> {
-        self.ready.send(link).await.map_err(|_| LinkError::Closed)
+    async fn hand_over(
+        &self,
+        control: (FrameSender, FrameReceiver),
+        group: Group,
+        peer: Fingerprint,
+        place: Place,
+    ) -> Result<(), LinkError> {
+        let streams = Streams::new(group, &self.options, peer, Vec::new(), Some(place));
+        self.ready.send(Link { control, streams }).await.map_err(|_| LinkError::Closed)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<LinkId, Guest>> {
@@ -407,21 +415,15 @@ impl Door {
 }
 
 /// A link's entry in the list of those that can be joined; it ends with this.
-struct Place {
+pub(super) struct Place {
     door: Weak<Door>,
     link: LinkId,
 }
 
-impl Place {
-    fn leave(&self) {
+impl Drop for Place {
+    fn drop(&mut self) {
         if let Some(door) = self.door.upgrade() {
             door.lock().remove(&self.link);
         }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.leave();
     }
 }

@@ -10,7 +10,7 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::rustls::pki_types::CertificateDer;
 use quinn::{Connection, Endpoint, EndpointConfig, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt};
 
-pub(super) use self::group::{Dialer, Group};
+pub(super) use self::group::Group;
 use super::admission::{Binding, EXPORTER_LABEL};
 use super::congestion::Factory;
 use super::identity::{Fingerprint, fingerprint_of_peer};

@@ -1,24 +1,26 @@
 //! The connections of one QUIC link: one that carries the control stream from the beginning, and those for data, which
-//! the dialer adds when either side is about to send any.
+//! the dialer adds when either side is about to send any. Beside them, data may take TCP.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, VarInt};
-use tokio::sync::{Mutex, Notify, mpsc, watch};
+use tokio::sync::{Mutex, Notify, OnceCell, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tranship_proto::limit;
 
 use super::{Dialed, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN, binding, connect, datagram_bytes_max, peer};
-use crate::link::admission::Admission;
 use crate::link::congestion::Adaptive;
+use crate::link::dial::Dialer;
 use crate::link::frames::{FrameReceiver, FrameSender};
-use crate::link::greeting::{Introduction, LinkId, Purpose, introduce};
-use crate::link::identity::Fingerprint;
-use crate::link::{ANSWER_MAX, CONNECTIONS_MAX, IDENTITY_CODE, LOST_CODE, LinkError, LinkOptions, LinkStats};
+use crate::link::greeting::{Introduction, Purpose, introduce};
+use crate::link::tcp::Lanes;
+use crate::link::{
+    ANSWER_MAX, CONNECTIONS_MAX, IDENTITY_CODE, LOST_CODE, LinkError, LinkOptions, LinkStats, Transport,
+};
 
 /// How often windows follow what was measured.
 const TUNE_INTERVAL: Duration = Duration::from_millis(200);
@@ -31,49 +33,21 @@ const WORD_MAX: Duration = Duration::from_millis(250);
 /// each connection.
 const INCOMING_MAX: usize = limit::DATA_STREAMS_MAX as usize + 2 * CONNECTIONS_MAX as usize;
 
+/// Questions of a listener that wants to send: for connections for data, and for offers of TCP.
+const QUESTIONS_MAX: u32 = 2;
+
 /// What a connection of this link hands to [`Group::accept_data`].
 type Incoming = Result<RecvStream, LinkError>;
 
-/// What further connections of a link need.
-#[derive(Clone)]
-pub(in crate::link) struct Dialer {
-    pub(in crate::link) address: SocketAddr,
-    pub(in crate::link) tls: Arc<rustls::ClientConfig>,
-    pub(in crate::link) admission: Admission,
-    pub(in crate::link) listener: Fingerprint,
-    pub(in crate::link) link: LinkId,
-    pub(in crate::link) options: LinkOptions,
-}
-
-impl Dialer {
-    /// One more connection, known to the listener as one of this link.
-    async fn join(&self) -> Result<(Connection, Endpoint), LinkError> {
-        let attempt = async {
-            let bytes_max = datagram_bytes_max(self.address, &self.options);
-            let dialed = connect(self.address, self.tls.clone(), &self.options, bytes_max).await?;
-            // Of the buffers of all sockets of this host, the first one has told what there is to tell.
-            let Dialed { connection, endpoint, .. } = dialed;
-            // Without a pin, the key of the first connection is the pin of all others.
-            if peer(&connection)? != self.listener {
-                connection.close(IDENTITY_CODE, b"");
-                return Err(LinkError::Identity);
-            }
-            let binding = binding(&connection)?;
-            let (mut send, mut receive) = connection.open_bi().await.map_err(LinkError::of_connection)?;
-            let hello = Introduction { purpose: Purpose::Join, connections: self.options.connections, link: self.link };
-            introduce(&mut send, &mut receive, hello, &self.admission, &binding).await?;
-            Ok((connection, endpoint))
-        };
-        timeout(ANSWER_MAX, attempt).await.map_err(|_| LinkError::Silent)?
-    }
-}
-
-/// The connections of one link. Data streams are dealt round over those for data.
+/// The connections of one link. Data streams are dealt round over those for data, or take TCP beside them.
 pub(in crate::link) struct Group {
     shared: Arc<Shared>,
     incoming: Mutex<mpsc::Receiver<Incoming>>,
     next: AtomicUsize,
     work: AbortHandle,
+    /// None if this side wants QUIC alone.
+    beside: Option<Arc<Lanes>>,
+    has_asked_for_offers: OnceCell<()>,
 }
 
 struct Shared {
@@ -98,28 +72,37 @@ struct Data {
 
 impl Group {
     /// The dialer's end of a link whose control stream goes over `control`.
-    pub(in crate::link) fn of_dialer(control: Connection, endpoint: Endpoint, dialer: Dialer) -> Self {
-        // The listener asks for connections by opening one.
-        control.set_max_concurrent_uni_streams(VarInt::from_u32(1));
-        let count = dialer.options.connections;
-        Self::new(control, endpoint, count, |shared, streams| shared.dial(dialer, streams))
+    pub(in crate::link) fn of_dialer(
+        control: Connection,
+        endpoint: Endpoint,
+        dialer: Dialer,
+        options: &LinkOptions,
+    ) -> Self {
+        control.set_max_concurrent_uni_streams(VarInt::from_u32(QUESTIONS_MAX));
+        let has_choice = options.transport == Transport::Auto;
+        let beside = has_choice.then(|| Arc::new(Lanes::of_dialer(dialer.clone(), Arc::default())));
+        let (lanes, options) = (beside.clone(), options.clone());
+        Self::new(control, endpoint, options.connections, beside, |shared, streams| {
+            shared.dial(dialer, options, lanes, streams)
+        })
     }
 
-    /// The listener's end. `count` connections come out of `joins`; `place` is dropped when no more are let in.
+    /// The listener's end. `count` connections come out of `joins`.
     pub(in crate::link) fn of_listener(
         control: Connection,
         endpoint: Endpoint,
         count: u8,
         joins: mpsc::Receiver<Connection>,
-        place: impl Send + 'static,
+        beside: Lanes,
     ) -> Self {
-        Self::new(control, endpoint, count, |shared, streams| shared.admit(joins, place, streams))
+        Self::new(control, endpoint, count, Some(Arc::new(beside)), |shared, streams| shared.admit(joins, streams))
     }
 
     fn new<Work: Future<Output = ()> + Send + 'static>(
         control: Connection,
         endpoint: Endpoint,
         count: u8,
+        beside: Option<Arc<Lanes>>,
         work: impl FnOnce(Arc<Shared>, mpsc::Sender<Incoming>) -> Work,
     ) -> Self {
         control.set_receive_window(VarInt::from_u32(WINDOW_BYTES_MIN as u32));
@@ -127,7 +110,8 @@ impl Group {
         let shared = Arc::new(Shared { control, count, data: watch::Sender::new(data), wanted: Notify::new() });
         let (streams, incoming) = mpsc::channel(INCOMING_MAX);
         let work = tokio::spawn(work(shared.clone(), streams)).abort_handle();
-        Self { shared, incoming: Mutex::new(incoming), next: AtomicUsize::new(0), work }
+        let (incoming, next) = (Mutex::new(incoming), AtomicUsize::new(0));
+        Self { shared, incoming, next, work, beside, has_asked_for_offers: OnceCell::new() }
     }
 
     /// Sees to it that there are connections for data, and does not wait for them.
@@ -139,6 +123,18 @@ impl Group {
         self.prepare();
         let stream = self.data_connection().await?.open_uni().await.map_err(LinkError::of_connection)?;
         Ok(FrameSender::quic(stream, options.bandwidth.clone()))
+    }
+
+    pub(in crate::link) async fn open_beside(&self, options: &LinkOptions) -> Result<FrameSender, LinkError> {
+        let beside = self.beside.as_ref().ok_or(LinkError::Closed)?;
+        if beside.needs_offers() {
+            self.has_asked_for_offers.get_or_init(|| self.shared.ask(Purpose::DataToDialer)).await;
+        }
+        tokio::select! {
+            biased;
+            error = self.shared.control.closed() => Err(LinkError::of_connection(error)),
+            sender = beside.open(options) => sender,
+        }
     }
 
     /// The next connection in turn, once all are there.
@@ -165,11 +161,19 @@ impl Group {
     }
 
     pub(in crate::link) async fn accept_data(&self) -> Result<FrameReceiver, LinkError> {
-        // Dropping this future loses nothing: a stream leaves the queue only when it is returned.
+        // Dropping this future loses nothing: a stream leaves its queue only when it is returned.
         let mut incoming = self.incoming.lock().await;
+        let beside = async {
+            match &self.beside {
+                Some(beside) => beside.accept().await,
+                None => Err(LinkError::Closed),
+            }
+        };
         tokio::select! {
             biased;
             Some(stream) = incoming.recv() => stream.map(FrameReceiver::quic),
+            // That there is no TCP is no reason to do without QUIC.
+            Ok(stream) = beside => Ok(stream),
             error = self.shared.control.closed() => Err(LinkError::of_connection(error)),
         }
     }
@@ -189,6 +193,13 @@ impl Group {
             sum.lost_packets = sum.lost_packets.map(|lost| lost + stats.path.lost_packets);
             sum.rtt = Some(sum.rtt.map_or(stats.path.rtt, |rtt| rtt.min(stats.path.rtt)));
         }
+        if let Some(traffic) = self.beside.as_ref().map(|beside| beside.traffic())
+            && traffic.sent_bytes() + traffic.received_bytes() > 0
+        {
+            sum.transport = "quic+tcp";
+            sum.sent_bytes += traffic.sent_bytes();
+            sum.received_bytes += traffic.received_bytes();
+        }
         // Contents take the connections for data, and what carries contents is what counts.
         let carrying = if data.connections.is_empty() { std::slice::from_ref(control) } else { &data.connections[..] };
         sum.mtu = carrying.iter().map(|connection| connection.stats().path.current_mtu).min();
@@ -201,6 +212,9 @@ impl Group {
     pub(in crate::link) async fn close(&self, code: u32, reason: &str) {
         self.work.abort();
         self.shared.end(VarInt::from_u32(code), reason);
+        if let Some(beside) = &self.beside {
+            beside.close();
+        }
         let endpoints = self.shared.data.borrow().endpoints.clone();
         let idle = async {
             for endpoint in &endpoints {
@@ -223,55 +237,85 @@ impl Shared {
         data.connections.len() == usize::from(self.count)
     }
 
-    /// The dialer's work: once this side wants to send, or the peer does, all connections at once.
-    async fn dial(self: Arc<Self>, dialer: Dialer, streams: mpsc::Sender<Incoming>) {
-        let is_asked = tokio::select! {
-            () = self.wanted.notified() => false,
-            asked = self.control.accept_uni() => match asked {
-                Ok(_) => true,
-                Err(_) => return,
-            },
-        };
-        let mut lanes = JoinSet::new();
-        for _ in 0..self.count {
-            let (shared, dialer, streams) = (self.clone(), dialer.clone(), streams.clone());
-            lanes.spawn(async move {
-                match dialer.join().await {
-                    Ok((connection, endpoint)) => shared.keep(connection, Some(endpoint), streams).await,
-                    Err(error) => shared.fail(error, is_asked).await,
-                }
-            });
+    /// The listener asks the dialer to connect.
+    async fn ask(&self, purpose: Purpose) {
+        if let Ok(mut question) = self.control.open_uni().await
+            && question.write_all(&[purpose as u8]).await.is_ok()
+        {
+            let _ = question.finish();
         }
-        while lanes.join_next().await.is_some() {}
+    }
+
+    /// The dialer's half of that.
+    async fn hear_questions(&self, beside: Option<Arc<Lanes>>, is_asked: &AtomicBool) {
+        while let Ok(mut question) = self.control.accept_uni().await {
+            let mut purpose = [0];
+            if question.read_exact(&mut purpose).await.is_err() {
+                continue;
+            }
+            if purpose == [Purpose::Join as u8] {
+                is_asked.store(true, Ordering::Relaxed);
+                self.wanted.notify_one();
+            } else if purpose == [Purpose::DataToDialer as u8]
+                && let Some(beside) = &beside
+            {
+                beside.offer();
+            }
+        }
+    }
+
+    /// The dialer's work: once this side wants to send, or the peer does, all connections at once.
+    async fn dial(
+        self: Arc<Self>,
+        dialer: Dialer,
+        options: LinkOptions,
+        beside: Option<Arc<Lanes>>,
+        streams: mpsc::Sender<Incoming>,
+    ) {
+        let is_asked = AtomicBool::new(false);
+        let dialing = async {
+            tokio::select! {
+                () = self.wanted.notified() => {}
+                _ = self.control.closed() => return,
+            }
+            let is_asked = is_asked.load(Ordering::Relaxed);
+            let mut connections = JoinSet::new();
+            for _ in 0..self.count {
+                let (shared, dialer, options, streams) =
+                    (self.clone(), dialer.clone(), options.clone(), streams.clone());
+                connections.spawn(async move {
+                    match join(&dialer, &options).await {
+                        Ok((connection, endpoint)) => shared.keep(connection, Some(endpoint), streams).await,
+                        Err(error) => shared.fail(error, is_asked).await,
+                    }
+                });
+            }
+            while connections.join_next().await.is_some() {}
+        };
+        tokio::join!(dialing, self.hear_questions(beside, &is_asked));
     }
 
     /// The listener's work: asks the dialer if this side wants to send, and takes in what joins.
-    async fn admit(
-        self: Arc<Self>,
-        mut joins: mpsc::Receiver<Connection>,
-        place: impl Send,
-        streams: mpsc::Sender<Incoming>,
-    ) {
+    async fn admit(self: Arc<Self>, mut joins: mpsc::Receiver<Connection>, streams: mpsc::Sender<Incoming>) {
         let asking = async {
             self.wanted.notified().await;
             // One that knows already need not be asked.
-            if self.data.borrow().connections.is_empty()
-                && let Ok(mut stream) = self.control.open_uni().await
-            {
-                // Nothing is on it: that there is one says it all.
-                let _ = stream.finish();
+            if self.data.borrow().connections.is_empty() {
+                self.ask(Purpose::Join).await;
             }
         };
         let joining = async {
-            let mut lanes = JoinSet::new();
-            while lanes.len() < self.count.into() {
+            let mut connections = JoinSet::new();
+            while connections.len() < self.count.into() {
                 tokio::select! {
-                    Some(connection) = joins.recv() => lanes.spawn(self.clone().keep(connection, None, streams.clone())),
+                    Some(connection) = joins.recv() => {
+                        connections.spawn(self.clone().keep(connection, None, streams.clone()))
+                    }
                     _ = self.control.closed() => return,
                 };
             }
-            drop((joins, place));
-            while lanes.join_next().await.is_some() {}
+            drop(joins);
+            while connections.join_next().await.is_some() {}
         };
         tokio::join!(asking, joining);
     }
@@ -345,6 +389,26 @@ impl Shared {
             data.connections.iter().for_each(|connection| connection.close(code, reason.as_bytes()));
         });
     }
+}
+
+/// One more connection, known to the listener as one of this link.
+async fn join(dialer: &Dialer, options: &LinkOptions) -> Result<(Connection, Endpoint), LinkError> {
+    let attempt = async {
+        let bytes_max = datagram_bytes_max(dialer.address, options);
+        let dialed = connect(dialer.address, dialer.tls.clone(), options, bytes_max).await?;
+        // Of the buffers of all sockets of this host, the first one has told what there is to tell.
+        let Dialed { connection, endpoint, .. } = dialed;
+        if let Err(error) = dialer.demand(peer(&connection)?) {
+            connection.close(IDENTITY_CODE, b"");
+            return Err(error);
+        }
+        let binding = binding(&connection)?;
+        let (mut send, mut receive) = connection.open_bi().await.map_err(LinkError::of_connection)?;
+        let hello = Introduction { purpose: Purpose::Join, connections: options.connections, link: dialer.link };
+        introduce(&mut send, &mut receive, hello, &dialer.admission, &binding).await?;
+        Ok((connection, endpoint))
+    };
+    timeout(ANSWER_MAX, attempt).await.map_err(|_| LinkError::Silent)?
 }
 
 /// Keeps the windows at twice what is in flight on the path: rate times shortest round trip. A window that is the
