@@ -8,6 +8,7 @@ mod destination;
 mod lanes;
 mod source;
 mod streams;
+mod transport;
 
 use thiserror::Error;
 use tranship_engine::session::Failure;

@@ -113,6 +113,8 @@ pub struct LinkStats {
     pub received_bytes: u64,
     /// Round trip: smoothed for QUIC, that of the greeting for TCP.
     pub rtt: Option<Duration>,
+    /// The shortest round trip so far.
+    pub rtt_min: Option<Duration>,
     /// Packets that were sent and lost.
     pub lost_packets: Option<u64>,
     /// Bytes of UDP payload that the path carries, as far as it was asked: that is not done before data flows.

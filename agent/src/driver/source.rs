@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tranship_engine::session::source::{Action, Event, Order, SourceSession};
 use tranship_engine::session::{Channel, Failure};
 use tranship_proto::Message;
@@ -12,8 +13,9 @@ use tranship_proto::refusal::{Reason, Refusal};
 
 use super::DriveError;
 use super::lanes::Lanes;
-use super::streams::{Held, Incoming, Traffic, send_held};
-use crate::link::{Link, LinkStats, Streams};
+use super::streams::{Held, Incoming, Traffic, open_beside, send_held};
+use super::transport::{Advice, Choice, Progress};
+use crate::link::{FrameSender, Link, LinkError, LinkStats, Streams};
 use crate::monitor::{Monitor, Phase};
 use crate::pass::{Counters, show_reading};
 use crate::source::Source;
@@ -66,8 +68,15 @@ pub async fn send(
         let source = source.clone();
         move |action| source.perform(action)
     });
+    let data_streams = order.data_streams;
     let mut run = Run {
         session: SourceSession::new(order),
+        data_streams,
+        // Within a limit either transport carries what it may.
+        choice: Choice::new(streams.has_choice() && streams.bandwidth().is_none()),
+        opening: JoinSet::new(),
+        is_link_limit: false,
+        rtt: None,
         lanes,
         streams: streams.clone(),
         outgoing: HashMap::from([(Channel::Control, control_out)]),
@@ -103,6 +112,13 @@ pub async fn send(
 
 struct Run {
     session: SourceSession,
+    data_streams: u32,
+    choice: Choice,
+    /// Streams over TCP beside QUIC, as many as there are over QUIC.
+    opening: JoinSet<Result<Vec<FrameSender>, LinkError>>,
+    /// Whether the link is what everything waited for, and its shortest round trip, the last time that it was measured.
+    is_link_limit: bool,
+    rtt: Option<Duration>,
     lanes: Lanes<Action, Event>,
     streams: Streams,
     outgoing: HashMap<Channel, mpsc::Sender<Message>>,
@@ -126,6 +142,7 @@ impl Run {
             if self.session.is_done() && self.held.is_none() {
                 return Ok(());
             }
+            self.choose();
             tokio::select! {
                 Some(event) = self.lanes.events.recv() => {
                     if matches!(&event, Event::Planned(planned) if planned.bytes > 0) {
@@ -141,6 +158,7 @@ impl Run {
                 }
                 error = self.traffic.failed() => return Err(error.into()),
                 _ = measuring.tick() => self.measure(),
+                Some(opened) = self.opening.join_next() => self.take_beside(opened.unwrap_or(Err(LinkError::Closed))),
                 () = &mut stop, if !is_stopped => {
                     is_stopped = true;
                     let refusal = Refusal::new(Reason::Stopped, "the source was stopped");
@@ -191,12 +209,52 @@ impl Run {
             self.pace.unblock();
         }
         let compressor = &self.source.compressor;
-        match self.pace.measure(self.traffic.sent_bytes()) {
+        let measured = self.pace.measure(self.traffic.sent_bytes());
+        self.rtt = self.streams.stats().rtt_min;
+        self.is_link_limit = measured.is_some_and(|(_, is_limit)| is_limit);
+        match measured {
             Some((rate, true)) => compressor.set_goodput(rate),
             // A link that keeps up may be faster than whatever can be measured on it, once it is faster than it was.
             Some((rate, false)) if rate > compressor.goodput() => compressor.set_goodput(u64::MAX),
             Some((_, false)) | None => {}
         }
+    }
+
+    fn choose(&mut self) {
+        if self.choice.is_made() {
+            return;
+        }
+        let planned = self.session.planned().bytes;
+        let advice = self.choice.advise(Progress {
+            now: Instant::now(),
+            sent_bytes: self.traffic.sent_bytes(),
+            left_bytes: planned.saturating_sub(Counters::get(&self.source.counters.bytes_done)),
+            is_limit: self.is_link_limit,
+            rtt: self.rtt,
+        });
+        match advice {
+            Advice::TryTcp => {
+                self.opening.spawn(open_beside(self.streams.clone(), self.data_streams));
+            }
+            Advice::ReturnToQuic => self.session.spread_from(0),
+            Advice::StayWithTcp | Advice::None => {}
+        }
+    }
+
+    fn take_beside(&mut self, opened: Result<Vec<FrameSender>, LinkError>) {
+        let senders = match opened {
+            Ok(senders) => senders,
+            Err(error) => {
+                tracing::debug!(%error, "no TCP beside QUIC");
+                return self.choice.give_up();
+            }
+        };
+        let first = self.data_streams;
+        for (number, sender) in (first..).zip(senders) {
+            self.outgoing.insert(Channel::Data(number), self.traffic.send_to(sender));
+        }
+        self.session.spread_from(first);
+        self.choice.begin_turn(Instant::now(), self.traffic.sent_bytes());
     }
 
     fn show(&mut self) {

@@ -120,6 +120,24 @@ impl Traffic {
     }
 }
 
+/// Opens `count` streams beside the link's own, or none.
+pub(super) async fn open_beside(streams: Streams, count: u32) -> Result<Vec<FrameSender>, LinkError> {
+    let mut senders = Vec::new();
+    for _ in 0..count {
+        match streams.open_beside().await {
+            Ok(sender) => senders.push(sender),
+            Err(error) => {
+                // One that broke off would be an error at the peer.
+                for sender in senders {
+                    let _ = sender.finish().await;
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(senders)
+}
+
 /// A message whose stream has no room yet, and that stream's queue.
 pub(super) type Held = Option<(mpsc::Sender<Message>, Message)>;
 

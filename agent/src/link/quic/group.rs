@@ -192,6 +192,7 @@ impl Group {
             sum.received_bytes += stats.udp_rx.bytes;
             sum.lost_packets = sum.lost_packets.map(|lost| lost + stats.path.lost_packets);
             sum.rtt = Some(sum.rtt.map_or(stats.path.rtt, |rtt| rtt.min(stats.path.rtt)));
+            sum.rtt_min = Some(sum.rtt_min.map_or(stats.path.min_rtt, |rtt| rtt.min(stats.path.min_rtt)));
         }
         if let Some(traffic) = self.beside.as_ref().map(|beside| beside.traffic())
             && traffic.sent_bytes() + traffic.received_bytes() > 0

@@ -70,6 +70,7 @@ impl Group {
             sent_bytes: traffic.sent_bytes(),
             received_bytes: traffic.received_bytes(),
             rtt: Some(self.rtt),
+            rtt_min: Some(self.rtt),
             ..LinkStats::default()
         }
     }
