@@ -19,6 +19,7 @@ use crate::pass::PassError;
 
 pub use destination::{Received, receive};
 pub use source::{Sent, send};
+pub use transport::Trial;
 
 /// Why a session did not come to its end. The source's volume is as it was; the destination's is one that the next
 /// session takes up.

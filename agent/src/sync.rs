@@ -18,7 +18,7 @@ use tranship_proto::refusal::Reason;
 use tranship_proto::{Message, Place};
 
 use crate::destination::Destination;
-use crate::driver::{self, DriveError, Received, Sent};
+use crate::driver::{self, DriveError, Received, Sent, Trial};
 use crate::link::Link;
 use crate::monitor::{Monitor, Phase};
 use crate::pass::{Counters, PassError, wall_clock};
@@ -57,6 +57,8 @@ pub struct Pass {
     pub compression: Compression,
     /// Tracking of the volume, if it is a device and that is wanted.
     pub tracking: Option<Arc<Tracking>>,
+    /// When TCP gets its chance beside QUIC.
+    pub trial: Trial,
 }
 
 /// How many threads read, hash and write: as many as there are cores, within reason.
@@ -98,7 +100,8 @@ pub async fn send(
         data_streams: DATA_STREAMS,
         reads_max: threads() + 2,
     };
-    let sent = until_over(&is_over, driver::send(source.clone(), order, link, monitor.clone(), stop)).await?;
+    let sent =
+        until_over(&is_over, driver::send(source.clone(), order, pass.trial, link, monitor.clone(), stop)).await?;
     let report = report(pass, &facts, &source, &sent, began.elapsed());
     report.notes.iter().for_each(|note| monitor.note(note.clone()));
     monitor.enter(Phase::Done, 0, 0);
@@ -387,7 +390,7 @@ pub async fn examine(
         data_streams: DATA_STREAMS,
         reads_max: 1,
     };
-    let sent = until_over(&is_over, driver::send(source.clone(), order, link, monitor, stop)).await?;
+    let sent = until_over(&is_over, driver::send(source.clone(), order, Trial::default(), link, monitor, stop)).await?;
     let verdict = sent.session.verdict().expect("a session that is done has one");
     let is_equal = verdict.is_equal();
     let Verdict { ours, theirs, mut differences } = verdict.clone();

@@ -139,7 +139,12 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         what: "our choice of transport: first copy of a folder with one large file of random bytes, MTU 1500",
         data: Data::FolderWithImage,
         step: Step::First,
-        contestants: &[Tranship, TranshipWith(&["--transport", "tcp"]), TranshipWith(&["--connections", "4"])],
+        contestants: &[
+            Tranship,
+            TranshipWith(&["--transport", "quic"]),
+            TranshipWith(&["--transport", "tcp"]),
+            TranshipWith(&["--connections", "4"]),
+        ],
     },
     Workload {
         id: "M1",

@@ -14,7 +14,7 @@ use tranship_proto::refusal::{Reason, Refusal};
 use super::DriveError;
 use super::lanes::Lanes;
 use super::streams::{Held, Incoming, Traffic, open_beside, send_held};
-use super::transport::{Advice, Choice, Progress};
+use super::transport::{Advice, Choice, Progress, Trial};
 use crate::link::{FrameSender, Link, LinkError, LinkStats, Streams};
 use crate::monitor::{Monitor, Phase};
 use crate::pass::{Counters, show_reading};
@@ -42,10 +42,11 @@ pub struct Sent {
     pub proving: Duration,
 }
 
-/// Runs a source's session over `link` until it is done. `stop` ends it early, with nothing committed.
+/// Runs a source's session over `link` until it is done; `trial` says when TCP is tried beside QUIC. `stop` ends it early, with nothing committed.
 pub async fn send(
     source: Arc<Source>,
     order: Order,
+    trial: Trial,
     link: Link,
     monitor: Arc<Monitor>,
     stop: impl Future<Output = ()>,
@@ -73,7 +74,7 @@ pub async fn send(
         session: SourceSession::new(order),
         data_streams,
         // Within a limit either transport carries what it may.
-        choice: Choice::new(streams.has_choice() && streams.bandwidth().is_none()),
+        choice: Choice::new(trial, streams.has_choice() && streams.bandwidth().is_none()),
         opening: JoinSet::new(),
         is_link_limit: false,
         rtt: None,
@@ -233,6 +234,7 @@ impl Run {
             rtt: self.rtt,
         });
         match advice {
+            Advice::TryTcp if self.outgoing.contains_key(&Channel::Data(self.data_streams)) => self.turn_to_tcp(),
             Advice::TryTcp => {
                 self.opening.spawn(open_beside(self.streams.clone(), self.data_streams));
             }
@@ -249,11 +251,14 @@ impl Run {
                 return self.choice.give_up();
             }
         };
-        let first = self.data_streams;
-        for (number, sender) in (first..).zip(senders) {
+        for (number, sender) in (self.data_streams..).zip(senders) {
             self.outgoing.insert(Channel::Data(number), self.traffic.send_to(sender));
         }
-        self.session.spread_from(first);
+        self.turn_to_tcp();
+    }
+
+    fn turn_to_tcp(&mut self) {
+        self.session.spread_from(self.data_streams);
         self.choice.begin_turn(Instant::now(), self.traffic.sent_bytes());
     }
 

@@ -3,24 +3,42 @@
 //! On a fast network with a short round trip, what a link carries is what two hosts' processors can do; there TCP may be
 //! well ahead, because the kernel and the network card do for it what a process does for QUIC. Elsewhere QUIC is as fast
 //! as the network, and fairer to have. So QUIC begins; once it has been the bottleneck of a fast transfer for a while and
-//! enough is left, TCP gets the same chance, and keeps the contents if it was clearly faster.
+//! enough is left, TCP gets the same chance, and keeps the contents if it was clearly faster. If not, a disk may just have
+//! been busy: it gets another chance later, and the next one after twice as much.
 
 use std::time::{Duration, Instant};
 
-/// Bytes at the beginning of a turn that do not count: buffers fill, and the last turn's drain.
-const SETTLING_BYTES: u64 = 64 << 20;
-/// Bytes of a turn that count.
-const TURN_BYTES: u64 = 192 << 20;
-/// Bytes that must be left, for both to be worth the trouble.
-const LEFT_BYTES_MIN: u64 = 3 * (SETTLING_BYTES + TURN_BYTES);
-/// Bytes per second below which the network or a disk is what limits a transfer, and the longest round trip of a network
-/// on which it may be the processors.
-const RATE_MIN: f64 = 100e6;
-const RTT_MAX: Duration = Duration::from_millis(5);
 /// What TCP must carry in the time in which QUIC carries 1: less could be chance.
 const GAIN_MIN: f64 = 1.1;
 /// How many times as long as QUIC's TCP's turn may last, in case it does not get on at all.
 const PATIENCE: f64 = 2.0;
+
+/// When TCP gets its chance, and how long each takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Trial {
+    /// Bytes at the beginning of a turn that do not count: buffers fill, and the last turn's drain.
+    pub settling_bytes: u64,
+    /// Bytes of a turn that count.
+    pub turn_bytes: u64,
+    /// Bytes that must be left, for both turns to be worth the trouble.
+    pub left_bytes_min: u64,
+    /// Bytes per second below which it is the network or a disk that limits a transfer.
+    pub rate_min: f64,
+    /// The longest round trip of a network on which it may be the processors.
+    pub rtt_max: Duration,
+}
+
+impl Default for Trial {
+    fn default() -> Self {
+        Self {
+            settling_bytes: 64 << 20,
+            turn_bytes: 192 << 20,
+            left_bytes_min: 768 << 20,
+            rate_min: 100e6,
+            rtt_max: Duration::from_millis(5),
+        }
+    }
+}
 
 /// What the transfer has come to.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +60,7 @@ pub(super) enum Advice {
     None,
     /// Open streams over TCP, then say so by [`Choice::begin_turn`].
     TryTcp,
-    /// TCP was not worth it: back to QUIC, for good.
+    /// TCP was not worth it: back to QUIC.
     ReturnToQuic,
     /// TCP it is.
     StayWithTcp,
@@ -50,9 +68,17 @@ pub(super) enum Advice {
 
 /// The choice of one pass.
 #[derive(Debug)]
-pub(super) enum Choice {
-    /// QUIC's turn.
-    Quic(Turn),
+pub(super) struct Choice {
+    trial: Trial,
+    stage: Stage,
+    /// Bytes that QUIC carries after a trial before there is another.
+    pause_bytes: u64,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// QUIC's turn, and how many bytes must have been sent before it is over.
+    Quic { turn: Turn, until_bytes: u64 },
     /// Streams over TCP are being opened.
     Opening { quic_rate: f64 },
     /// TCP's turn.
@@ -63,61 +89,66 @@ pub(super) enum Choice {
 
 impl Choice {
     /// QUIC begins, if there is a choice.
-    pub(super) fn new(has_choice: bool) -> Self {
-        if has_choice { Self::Quic(Turn::default()) } else { Self::Made }
+    pub(super) fn new(trial: Trial, has_choice: bool) -> Self {
+        let stage = if has_choice { Stage::Quic { turn: Turn::default(), until_bytes: 0 } } else { Stage::Made };
+        Self { trial, stage, pause_bytes: 8 * (trial.settling_bytes + trial.turn_bytes) }
     }
 
     /// Whether there is nothing to be asked any more.
     pub(super) fn is_made(&self) -> bool {
-        matches!(self, Self::Made)
+        matches!(self.stage, Stage::Made)
     }
 
     /// TCP's streams are there and carry everything from now on.
     pub(super) fn begin_turn(&mut self, now: Instant, sent_bytes: u64) {
-        if let Self::Opening { quic_rate } = *self {
-            *self = Self::Tcp { turn: Turn::begin(now, sent_bytes), quic_rate };
+        if let Stage::Opening { quic_rate } = self.stage {
+            self.stage = Stage::Tcp { turn: Turn { began: Some((now, sent_bytes)), settled: None }, quic_rate };
         }
     }
 
     /// TCP does not get through: QUIC, for good.
     pub(super) fn give_up(&mut self) {
-        *self = Self::Made;
+        self.stage = Stage::Made;
     }
 
     /// To be asked several times a second.
     pub(super) fn advise(&mut self, progress: Progress) -> Advice {
-        match self {
-            Self::Opening { .. } | Self::Made => Advice::None,
-            Self::Quic(turn) => {
+        let trial = self.trial;
+        match &mut self.stage {
+            Stage::Opening { .. } | Stage::Made => Advice::None,
+            Stage::Quic { turn, until_bytes } => {
                 // A link that keeps up is not what could be made faster.
-                if !progress.is_limit {
-                    turn.restart();
+                if !progress.is_limit || progress.sent_bytes < *until_bytes {
+                    *turn = Turn::default();
                 }
-                let Some(rate) = turn.advance(progress.now, progress.sent_bytes) else { return Advice::None };
-                let is_worth_it = rate >= RATE_MIN
-                    && progress.rtt.is_some_and(|rtt| rtt <= RTT_MAX)
-                    && progress.left_bytes >= LEFT_BYTES_MIN;
+                let Some(rate) = turn.advance(progress, &trial) else { return Advice::None };
+                let is_worth_it = rate >= trial.rate_min
+                    && progress.rtt.is_some_and(|rtt| rtt <= trial.rtt_max)
+                    && progress.left_bytes >= trial.left_bytes_min;
                 if !is_worth_it {
-                    turn.restart();
+                    *turn = Turn::default();
                     return Advice::None;
                 }
-                *self = Self::Opening { quic_rate: rate };
+                self.stage = Stage::Opening { quic_rate: rate };
                 Advice::TryTcp
             }
-            Self::Tcp { turn, quic_rate } => {
-                let rate = match turn.advance(progress.now, progress.sent_bytes) {
+            Stage::Tcp { turn, quic_rate } => {
+                let quic_rate = *quic_rate;
+                let quic_seconds = (trial.settling_bytes + trial.turn_bytes) as f64 / quic_rate;
+                let rate = match turn.advance(progress, &trial) {
                     Some(rate) => rate,
-                    None if turn
-                        .has_lasted(progress.now, PATIENCE * (SETTLING_BYTES + TURN_BYTES) as f64 / *quic_rate) =>
-                    {
-                        0.0
-                    }
+                    None if turn.has_lasted(progress.now, PATIENCE * quic_seconds) => 0.0,
                     None => return Advice::None,
                 };
-                tracing::info!(quic = *quic_rate as u64, tcp = rate as u64, "bytes per second by either transport");
-                let is_faster = rate >= GAIN_MIN * *quic_rate;
-                *self = Self::Made;
-                if is_faster { Advice::StayWithTcp } else { Advice::ReturnToQuic }
+                tracing::info!(quic = quic_rate as u64, tcp = rate as u64, "bytes per second by either transport");
+                if rate >= GAIN_MIN * quic_rate {
+                    self.stage = Stage::Made;
+                    return Advice::StayWithTcp;
+                }
+                let until_bytes = progress.sent_bytes + self.pause_bytes;
+                self.stage = Stage::Quic { turn: Turn::default(), until_bytes };
+                self.pause_bytes *= 2;
+                Advice::ReturnToQuic
             }
         }
     }
@@ -125,7 +156,7 @@ impl Choice {
 
 /// One transport's chance to show what it can do.
 #[derive(Debug, Default)]
-pub(super) struct Turn {
+struct Turn {
     /// When it began, and what had been sent.
     began: Option<(Instant, u64)>,
     /// The same for what counts.
@@ -133,27 +164,19 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    fn begin(now: Instant, sent_bytes: u64) -> Self {
-        Self { began: Some((now, sent_bytes)), settled: None }
-    }
-
-    fn restart(&mut self) {
-        *self = Self::default();
-    }
-
     fn has_lasted(&self, now: Instant, seconds: f64) -> bool {
         self.began.is_some_and(|(began, _)| now.duration_since(began).as_secs_f64() > seconds)
     }
 
     /// Bytes per second, once enough was sent to tell.
-    fn advance(&mut self, now: Instant, sent_bytes: u64) -> Option<f64> {
+    fn advance(&mut self, Progress { now, sent_bytes, .. }: Progress, trial: &Trial) -> Option<f64> {
         let (_, before) = *self.began.get_or_insert((now, sent_bytes));
-        if sent_bytes - before >= SETTLING_BYTES {
+        if sent_bytes - before >= trial.settling_bytes {
             self.settled.get_or_insert((now, sent_bytes));
         }
         let (since, from) = self.settled?;
         let (seconds, bytes) = (now.duration_since(since).as_secs_f64(), sent_bytes - from);
-        (bytes >= TURN_BYTES && seconds > 0.0).then(|| bytes as f64 / seconds)
+        (bytes >= trial.turn_bytes && seconds > 0.0).then(|| bytes as f64 / seconds)
     }
 }
 
@@ -180,17 +203,21 @@ mod tests {
 
         /// What was advised, and how many bytes had been sent by then.
         fn advices(&self) -> Vec<(Advice, u64)> {
-            let (mut choice, mut now, mut sent_bytes) = (Choice::new(true), Instant::now(), 0);
+            let (mut choice, mut now, mut sent_bytes) = (Choice::new(Trial::default(), true), Instant::now(), 0);
             let (mut advices, mut rate) = (Vec::new(), self.quic);
-            while sent_bytes < self.total_bytes && advices.len() < 2 {
+            while sent_bytes < self.total_bytes {
                 now += TICK;
                 sent_bytes += (rate * TICK.as_secs_f64()) as u64;
                 let left_bytes = self.total_bytes.saturating_sub(sent_bytes);
                 let (is_limit, rtt) = (self.is_limit, Some(self.rtt));
                 let advice = choice.advise(Progress { now, sent_bytes, left_bytes, is_limit, rtt });
-                if advice == Advice::TryTcp {
-                    choice.begin_turn(now, sent_bytes);
-                    rate = self.tcp;
+                match advice {
+                    Advice::TryTcp => {
+                        choice.begin_turn(now, sent_bytes);
+                        rate = self.tcp;
+                    }
+                    Advice::ReturnToQuic => rate = self.quic,
+                    Advice::StayWithTcp | Advice::None => {}
                 }
                 if advice != Advice::None {
                     advices.push((advice, sent_bytes));
@@ -214,14 +241,23 @@ mod tests {
     #[test]
     fn quic_gets_contents_back_if_tcp_is_no_faster() {
         for tcp in [0.5, 1.0, 1.05] {
-            let advices = Transfer::new(FAST, tcp * FAST).advices();
+            let advices = Transfer { total_bytes: 2 << 30, ..Transfer::new(FAST, tcp * FAST) }.advices();
             assert!(matches!(advices[..], [(Advice::TryTcp, _), (Advice::ReturnToQuic, _)]), "{tcp}: {advices:?}");
         }
     }
 
     #[test]
+    fn tcp_gets_further_chances_after_ever_more_bytes() {
+        let advices = Transfer { total_bytes: 64 << 30, ..Transfer::new(FAST, FAST) }.advices();
+        let tried: Vec<u64> =
+            advices.iter().filter(|(advice, _)| *advice == Advice::TryTcp).map(|(_, bytes)| *bytes).collect();
+        assert!((4..=6).contains(&tried.len()), "{advices:?}");
+        assert!(tried.windows(3).all(|at| at[2] - at[1] > (at[1] - at[0]) * 3 / 2), "{tried:?}");
+    }
+
+    #[test]
     fn tcp_that_gets_stuck_is_left_after_twice_the_time_of_quic() {
-        let advices = Transfer::new(FAST, 1e6).advices();
+        let advices = Transfer { total_bytes: 2 << 30, ..Transfer::new(FAST, 1e6) }.advices();
         let [(Advice::TryTcp, from), (Advice::ReturnToQuic, to)] = advices[..] else { panic!("{advices:?}") };
         assert!(to - from < 4 << 20, "{} bytes went over a network that is stuck", to - from);
     }
@@ -239,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_tried_twice_and_nothing_without_a_choice() {
+    fn nothing_is_tried_again_once_tcp_does_not_get_through_and_nothing_without_a_choice() {
         let now = Instant::now();
         let progress = |sent_bytes| Progress {
             now: now + Duration::from_nanos(sent_bytes),
@@ -248,12 +284,13 @@ mod tests {
             is_limit: true,
             rtt: Some(Duration::ZERO),
         };
-        let mut choice = Choice::new(true);
+        let mut choice = Choice::new(Trial::default(), true);
         let tried = (0..32).map(|at| choice.advise(progress(at << 26))).filter(|advice| *advice == Advice::TryTcp);
         assert_eq!(tried.count(), 1);
         choice.give_up();
-        assert!((32..64).all(|at| choice.advise(progress(at << 26)) == Advice::None));
-        let mut none = Choice::new(false);
-        assert!((0..32).all(|at| none.advise(progress(at << 26)) == Advice::None));
+        let mut none = Choice::new(Trial::default(), false);
+        for choice in [&mut choice, &mut none] {
+            assert!((32..1_024).all(|at| choice.advise(progress(at << 26)) == Advice::None));
+        }
     }
 }

@@ -197,7 +197,7 @@ pub(crate) struct LinkArgs {
     /// Most that is sent, such as 50Mbit/s or 10MB/s [default: no limit]
     #[arg(long, value_name = "RATE")]
     pub(crate) bandwidth: Option<Rate>,
-    /// QUIC or TCP; auto takes QUIC where UDP comes through [default: auto]
+    /// QUIC or TCP; auto takes QUIC where UDP comes through, and TCP for contents where it is faster [default: auto]
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) transport: Option<TransportWord>,
     /// How QUIC finds its pace; wan does not take loss for congestion [default: auto]

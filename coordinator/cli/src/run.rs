@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tranship_agent::driver::DriveError;
+use tranship_agent::driver::{DriveError, Trial};
 use tranship_agent::link::{self, Admission, Bandwidth, Identity, Link, LinkError, Listener, Secret};
 use tranship_agent::monitor::{Monitor, Phase};
 use tranship_agent::pass::{Counters, chain, show_reading};
@@ -73,6 +73,7 @@ pub(crate) async fn sync(options: SyncOptions, confined: ConfinedSource, context
         excludes: options.exclude.clone(),
         compression: compression(options.compression),
         tracking,
+        trial: Trial::default(),
     };
     let result = match Peer::new(meeting, &options.link, true, &context) {
         Ok(peer) => send(&pass, peer, options.link.waits, &context).await,
