@@ -1,13 +1,17 @@
 //! Two passes that want the same volume.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
-use tranship_tests::processes::{Running, wait_for};
+use rustix::process::Signal;
+use tranship_tests::filesystems::{FileSystem, Kind};
+use tranship_tests::processes::{Running, binary, receive, wait_for};
 use tranship_tests::random::Random;
 use tranship_tests::walker::Contract;
 
 use crate::blocks::Device;
-use crate::host::{LONG, Pair, error_code, is_root, sync};
+use crate::host::{LONG, Pair, error_code, is_root, receive_arguments, sync};
 
 /// A pair with a pass under way that takes a few seconds.
 fn at_work() -> (Pair, Running) {
@@ -67,4 +71,68 @@ fn what_is_no_volume_is_refused_by_the_code_for_that() {
     let path = |name: &str| folder.path().join(name);
     let outcome = sync("/dev/null".as_ref(), &path("copy"), &path("state"), &[]).expect_code(3);
     assert_eq!(error_code(&outcome), "TS-E233", "{outcome:#?}");
+}
+
+/// A file system on which whoever writes waits.
+struct Frozen<'a>(&'a Path);
+
+impl<'a> Frozen<'a> {
+    fn at(path: &'a Path) -> Self {
+        freeze("--freeze", path);
+        Self(path)
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        freeze("--unfreeze", self.0);
+    }
+}
+
+fn freeze(what: &str, path: &Path) {
+    let status = Command::new("fsfreeze").arg(what).arg(path).status().expect("started");
+    assert!(status.success(), "fsfreeze {what}");
+}
+
+#[test]
+fn a_writer_that_hangs_in_a_disk_keeps_others_out_although_its_session_is_over() {
+    if !is_root() {
+        return;
+    }
+    let source = FileSystem::folder().expect("made");
+    let pair = Pair::of(source, FileSystem::mounted(Kind::Ext4, 256 << 20).expect("mounted"));
+    fs::write(pair.source().join("file"), Random::new(1).bytes(64 << 20)).expect("written");
+    let receiving = receive(receive_arguments(pair.destination(), &pair.state.path().join("theirs"), &[]));
+    let mut command = Command::new(binary());
+    command.args(["--output", "json", "--quiet", "sync", "--state"]).arg(pair.state.path().join("ours"));
+    let first = Running::start(command.args(["--bandwidth", "200Mbit/s"]).arg(pair.source()).arg(&receiving.ticket));
+    wait_for("the first bytes", LONG, || {
+        fs::read_dir(pair.destination())
+            .ok()?
+            .flatten()
+            .find(|entry| entry.metadata().is_ok_and(|meta| meta.len() > 0 && meta.is_file()))
+    });
+    let frozen = Frozen::at(pair.destination());
+    // What only waits for a disk is done by then.
+    let mut looks = 0;
+    wait_for("a thread that hangs", LONG, || {
+        looks = if hanging_threads(receiving.running.id()) { looks + 1 } else { 0 };
+        (looks == 50).then_some(())
+    });
+    first.signal(Signal::INT).expect("sent");
+    assert_eq!(error_code(&first.finish(LONG).expect_code(4)), "TS-P109");
+    // The receiver has remembered it elsewhere: what the second one finds taken is the volume.
+    let sync = || sync(pair.source(), pair.destination(), &pair.state.path().join("others"), &[]);
+    let second = sync().expect_code(3);
+    assert_eq!(error_code(&second), "TS-P108", "{second:#?}");
+    drop(frozen);
+    wait_for("the end of the thread", LONG, || (sync().code == Some(0)).then_some(()));
+    pair.expect_equal(&Contract::plain());
+}
+
+/// Whether a thread of this process waits for a disk, and no signal would end that.
+fn hanging_threads(process: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("read").flatten();
+    let states = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    states.into_iter().any(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('D')))
 }

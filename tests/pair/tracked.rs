@@ -1,6 +1,7 @@
 //! Writes to a device that the kernel tells, so that a pass reads only what was written.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -250,6 +251,30 @@ fn a_tracked_final_pass_with_a_writer_is_never_a_success() {
     }
     expect_proof(&last);
     bench.expect_equal("copy");
+}
+
+#[test]
+fn a_write_that_waits_in_the_page_cache_is_no_secret_from_a_tracked_proof() {
+    let Some(bench) = Bench::new(9) else { return };
+    bench.sync("copy", &["--track"]).expect_code(0);
+    let before = fs::read(&bench.device.path).expect("read");
+    bench.write(&Random::new(90).bytes(12 << 20), 2 * MIB);
+    let slow = [&LAST[..], &["--bandwidth", "40Mbit/s"]].concat();
+    let running = bench.start("copy", &slow);
+    let copy = File::open(bench.path("copy")).expect("opened");
+    // What the pass has sent it does not read again.
+    let has_arrived = |at: usize| {
+        let mut bytes = [0; 4096];
+        copy.read_exact_at(&mut bytes, at as u64).expect("read");
+        bytes != before[at..at + bytes.len()]
+    };
+    let sent = wait_for("newer bytes at the destination", LONG, || {
+        (2 << 20..14 << 20).step_by(1 << 20).find(|at| has_arrived(*at))
+    });
+    let device = File::options().write(true).open(&bench.device.path).expect("opened");
+    device.write_all_at(b"a writer in the last pass", sent as u64).expect("written");
+    let outcome = running.finish(LONG).expect_code(4);
+    assert!(notes(&outcome).contains("it was written to during this pass"), "{outcome:#?}");
 }
 
 #[test]
