@@ -75,7 +75,7 @@ fn check(root: &Path) -> io::Result<Vec<Finding>> {
     findings.extend(crates::check(&metadata(root)?).map_err(io::Error::other)?);
     findings.extend(rules::check_words(&files));
     let sources = sources(&files);
-    findings.extend(rules::check_sources(&sources, rules::EXCEPTIONS));
+    findings.extend(rules::check_sources(&sources));
     findings.extend(codes::check(&files, &sources));
     findings.extend(links::check(root, &files));
     findings.extend(lock::check(&fs::read_to_string(root.join("Cargo.lock"))?));

@@ -6,25 +6,8 @@ use super::{File, Finding};
 /// Lines of a file beyond which nobody reads it as a whole; test modules do not count.
 const FILE_LINES_MAX: usize = 700;
 
-/// A file that may break a rule, and the reason. An exception that nothing needs any more is a finding as well.
-pub(super) struct Exception {
-    pub(super) path: &'static str,
-    pub(super) rule: &'static str,
-    pub(super) reason: &'static str,
-}
-
-pub(super) const EXCEPTIONS: &[Exception] = &[Exception {
-    path: "proto/src/message.rs",
-    rule: LONG,
-    reason: "the closed set of messages, with its bytes beside it, is read in one place",
-}];
-
-const LONG: &str = "long file";
-
 /// Tokens that a part of the house must not hold.
 struct Rule {
-    /// Its name, for exceptions.
-    name: &'static str,
     /// Which code is looked at.
     part: Part,
     /// Beginnings of the paths that it holds for; empty for all.
@@ -44,7 +27,6 @@ enum Part {
 
 const RULES: &[Rule] = &[
     Rule {
-        name: "pure layers",
         part: Part::Product,
         within: &["proto/", "agent/engine/"],
         except: &[],
@@ -62,7 +44,6 @@ const RULES: &[Rule] = &[
         why: "proto and engine decide only; time, randomness and bytes are arguments",
     },
     Rule {
-        name: "paths",
         part: Part::Product,
         within: &["agent/src/"],
         // The last three read and write what the kernel makes: /proc, /sys, tracefs, and what confinement forbids.
@@ -89,16 +70,8 @@ const RULES: &[Rule] = &[
         ],
         why: "only the volume and the state module open by path",
     },
+    Rule { part: Part::Both, within: &[], except: &[], tokens: &["unsafe"], why: "there is no unsafe code here" },
     Rule {
-        name: "unsafe",
-        part: Part::Both,
-        within: &[],
-        except: &[],
-        tokens: &["unsafe"],
-        why: "there is no unsafe code here",
-    },
-    Rule {
-        name: "unfinished",
         part: Part::Both,
         within: &[],
         except: &[],
@@ -106,21 +79,13 @@ const RULES: &[Rule] = &[
         why: "what is here is finished",
     },
     Rule {
-        name: "skipped tests",
         part: Part::Both,
         within: &[],
         except: &[],
         tokens: &["#[ignore"],
         why: "a test that does not run promises nothing",
     },
-    Rule {
-        name: "sleeping tests",
-        part: Part::Tests,
-        within: &[],
-        except: &[],
-        tokens: &["sleep("],
-        why: "tests wait for a condition",
-    },
+    Rule { part: Part::Tests, within: &[], except: &[], tokens: &["sleep("], why: "tests wait for a condition" },
 ];
 
 /// Words that must not stand in any file, put together here so that they do not stand in this one.
@@ -162,7 +127,7 @@ fn holds_word(line: &str, word: &str) -> bool {
 }
 
 /// Finds code that stands where it must not, and files that are too long.
-pub(super) fn check_sources(sources: &[Source<'_>], exceptions: &[Exception]) -> Vec<Finding> {
+pub(super) fn check_sources(sources: &[Source<'_>]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources {
         let mut broken = Vec::new();
@@ -174,23 +139,15 @@ pub(super) fn check_sources(sources: &[Source<'_>], exceptions: &[Exception]) ->
             };
             for token in rule.tokens {
                 let lines = lines_with(code, token);
-                broken.extend(lines.into_iter().map(|line| (rule.name, line, format!("`{token}`: {}", rule.why))));
+                broken.extend(lines.into_iter().map(|line| (line, format!("`{token}`: {}", rule.why))));
             }
         }
         let lines = source.lines();
         if lines > FILE_LINES_MAX {
-            broken.push((LONG, 0, format!("{lines} lines without its tests, {FILE_LINES_MAX} are allowed")));
-        }
-        for exception in exceptions.iter().filter(|exception| exception.path == source.path) {
-            let before = broken.len();
-            broken.retain(|(rule, ..)| *rule != exception.rule);
-            if broken.len() == before {
-                let Exception { rule, reason, .. } = exception;
-                broken.push((rule, 0, format!("the exception from {rule:?} is not needed any more ({reason})")));
-            }
+            broken.push((0, format!("{lines} lines without its tests, {FILE_LINES_MAX} are allowed")));
         }
         let path = source.path;
-        findings.extend(broken.into_iter().map(|(_, line, what)| Finding { path: path.to_owned(), line, what }));
+        findings.extend(broken.into_iter().map(|(line, what)| Finding { path: path.to_owned(), line, what }));
     }
     findings
 }
@@ -206,8 +163,8 @@ impl Rule {
 mod tests {
     use super::*;
 
-    fn check(path: &str, text: &str, exceptions: &[Exception]) -> Vec<Finding> {
-        check_sources(&[Source::new(path, text)], exceptions)
+    fn check(path: &str, text: &str) -> Vec<Finding> {
+        check_sources(&[Source::new(path, text)])
     }
 
     #[test]
@@ -237,20 +194,17 @@ mod tests {
             ("agent/src/a.rs", "fn a() { sleep(SECOND) }", true),
             ("agent/src/a.rs", "#[cfg(test)]\nmod tests { fn a() { sleep(SECOND) } }", false),
         ] {
-            assert_eq!(check(path, text, &[]).is_empty(), is_fine, "{path}: {text}");
+            assert_eq!(check(path, text).is_empty(), is_fine, "{path}: {text}");
         }
     }
 
     #[test]
-    fn a_long_file_needs_a_reason_and_a_reason_needs_a_long_file() {
+    fn a_long_file_is_a_finding_and_its_tests_do_not_count() {
         let (short, long) = ("fn a() {}\n".to_owned(), "fn a() {}\n".repeat(FILE_LINES_MAX + 1));
-        let exceptions = [Exception { path: "a.rs", rule: LONG, reason: "a list" }];
-        assert_eq!(check("a.rs", &short, &[]).len(), 0);
-        assert_eq!(check("a.rs", &long, &[]).len(), 1);
-        assert_eq!(check("a.rs", &long, &exceptions).len(), 0);
-        assert_eq!(check("a.rs", &short, &exceptions).len(), 1);
+        assert_eq!(check("a.rs", &short).len(), 0);
+        assert_eq!(check("a.rs", &long).len(), 1);
         let tested = format!("fn a() {{}}\n#[cfg(test)]\nmod tests {{\n{long}}}\n");
-        assert_eq!(check("a.rs", &tested, &[]).len(), 0);
+        assert_eq!(check("a.rs", &tested).len(), 0);
     }
 
     #[test]
