@@ -6,8 +6,12 @@
 /// Bytes in the bulk part of a frame: one piece.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// Bytes in the structured part of a frame: one entry with the longest place and the most extended attributes fits.
-pub const HEAD_BYTES_MAX: usize = 1 << 20;
+/// Bytes in the structured part of a frame, and of all places in it once unpacked: behind [`BATCH_BYTES`], one more item
+/// fits with two of the longest places and the most extended attributes.
+pub const HEAD_BYTES_MAX: usize = 2 << 20;
+
+/// Bytes of items after which a message takes no more of them.
+pub const BATCH_BYTES: usize = 512 << 10;
 
 /// Bytes in one component of a name, as in every Linux file system (`NAME_MAX`).
 pub const NAME_BYTES_MAX: usize = 255;

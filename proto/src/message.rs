@@ -1,5 +1,6 @@
 //! The closed set of messages, and their bytes.
 
+mod batch;
 mod content;
 mod contract;
 mod hello;
@@ -16,6 +17,7 @@ use crate::codec::{Reader, WireError, Writer};
 use crate::frame::Frame;
 use crate::refusal::Refusal;
 
+pub use self::batch::{Batch, Item, batches, bytes_of};
 pub use self::content::{Close, Codec, Onto, Open, Pack, Packed};
 pub use self::contract::{Contract, Fidelity, Gap, GapKind};
 pub use self::hello::{Hello, Role, VolumeKind};

@@ -12,7 +12,7 @@ use tranship_tests::processes::{Outcome, run};
 use tranship_tests::random::Random;
 use tranship_tests::walker::Contract;
 
-use crate::host::{Pair, error_code, error_text, expect_proof, is_root, let_clocks_tick};
+use crate::host::{Pair, error_code, error_text, expect_idle, expect_proof, is_root, let_clocks_tick};
 
 fn fill(pair: &Pair, files: u64, bytes: usize) {
     for number in 0..files {
@@ -243,4 +243,31 @@ fn a_mount_point_in_the_source_is_left_out_by_name() {
     assert!(verdict.json()["left_out"].to_string().contains("\"other\""), "{verdict:#?}");
     assert!(outcome.json()["left_out"].to_string().contains("\"other\""), "{outcome:#?}");
     assert!(!pair.destination().join("other/file").exists());
+}
+
+#[test]
+fn attributes_that_fill_many_messages_arrive() {
+    if !is_root() {
+        return;
+    }
+    let pair = Pair::mounted(Kind::Xfs, Kind::Xfs, 512 << 20);
+    for number in 0..200_u32 {
+        let [file, folder, link] =
+            ["file", "folder", "link"].map(|what| pair.source().join(format!("{what}{number:03}")));
+        fs::write(&file, number.to_string()).expect("written");
+        fs::create_dir(&folder).expect("made");
+        std::os::unix::fs::symlink("nowhere", &link).expect("made");
+        for (path, name) in [(&file, "user"), (&folder, "user"), (&link, "trusted")] {
+            for at in 0..3 {
+                let value = Random::new(u64::from(number * 4 + at)).bytes(60_000);
+                rustix::fs::lsetxattr(path, format!("{name}.{at}"), &value, rustix::fs::XattrFlags::empty())
+                    .expect("set");
+            }
+        }
+    }
+    let_clocks_tick(pair.source());
+    pair.stage(&["--mode", "exact"]);
+    pair.expect_equal(&Contract::exact());
+    expect_idle(&pair.stage(&["--mode", "exact"]));
+    pair.finish(&["--mode", "exact"]);
 }

@@ -16,7 +16,7 @@ use tranship_engine::stat::Stat;
 use tranship_proto::Place;
 use tranship_proto::entry::Kind;
 use tranship_proto::limit::{BATCH_MAX, PACKED_FILE_BYTES_MAX, PIECE_BYTES};
-use tranship_proto::message::{BasisChoice, Contract, SurveyItem, Surveyed, VolumeKind};
+use tranship_proto::message::{BasisChoice, Batch, Contract, SurveyItem, Surveyed, VolumeKind};
 
 use super::{Destination, FRESH, Pass, lock};
 use crate::pass::{Counters, PassError, Scan, is_within_any};
@@ -30,8 +30,6 @@ use crate::{content, parallel};
 const BATCH_ENTRIES: usize = 1_024;
 /// Bytes of content from which several threads read one file.
 const SHARED_BYTES: u64 = 8 << 20;
-/// Bytes of a message of the survey, about.
-const MESSAGE_BYTES: usize = 256 << 10;
 
 /// What is told to the source, and what the pass builds on.
 pub(super) struct Survey {
@@ -118,38 +116,34 @@ impl Destination {
         let pass = self.pass();
         let mut inner = lock(&self.inner);
         let survey = inner.survey.as_mut().expect("begun before it is surveyed");
-        let mut items = Vec::new();
-        let mut bytes = 0;
-        while bytes < MESSAGE_BYTES && items.len() < BATCH_MAX {
+        let (mut items, mut batch) = (Vec::new(), Batch::default());
+        while batch.has_room() {
             if let Some((start, size, next)) = survey.pieces.take() {
                 let to = (next + BATCH_MAX as u64).min(piece::count(size));
                 let digests: Vec<_> = (next..to)
                     .map(|index| Ok(digest::piece(&pass.leaves(start, size, index)?)))
                     .collect::<Result<_, PassError>>()?;
-                bytes += digests.len() * 32;
-                items.push(SurveyItem::Pieces(digests));
                 survey.pieces = (to < piece::count(size)).then_some((start, size, to));
+                items.push(SurveyItem::Pieces(digests));
+                batch.add(&items[items.len() - 1]);
                 continue;
             }
-            match survey.told.next().transpose()? {
+            items.push(match survey.told.next().transpose()? {
                 None => break,
                 Some(Change::Entry(entry)) => {
-                    bytes += 128 + entry.place.as_bytes().len();
                     survey.pieces = entry.map.filter(|_| entry.size > 0).map(|start| (start, entry.size, 0));
-                    items.push(SurveyItem::Present(Box::new(Surveyed {
+                    SurveyItem::Present(Box::new(Surveyed {
                         place: entry.place,
                         kind: entry.kind,
                         size: entry.size,
                         meta: entry.meta,
                         content: entry.content,
                         leader: entry.leader,
-                    })));
+                    }))
                 }
-                Some(change) => {
-                    bytes += 128 + change.place().as_bytes().len();
-                    items.push(SurveyItem::Absent(change.place().clone()));
-                }
-            }
+                Some(change) => SurveyItem::Absent(change.place().clone()),
+            });
+            batch.add(&items[items.len() - 1]);
         }
         let is_last = survey.pieces.is_none() && survey.told.peek().is_none();
         Ok((items, is_last))

@@ -1,5 +1,6 @@
 //! Contents: small files in packs, large ones piece by piece, by as many threads as call.
 
+use std::mem::take;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use tranship_engine::shift::Window;
 use tranship_proto::entry::Kind;
 use tranship_proto::id::{ContentId, Digest};
 use tranship_proto::limit::{PACKED_FILE_BYTES_MAX, PIECE_BYTES};
-use tranship_proto::message::{Ask, Close, Onto, Op, Open, Pack, Packed, Piece};
+use tranship_proto::message::{Ask, Batch, Close, Onto, Op, Open, Pack, Packed, Piece};
 
 use super::shifted::{MARGIN_BYTES, Shifted};
 use super::{FRESH, SURVEYED, Source, State, entry_of, lock};
@@ -132,30 +133,39 @@ impl Source {
     }
 
     fn read_small(&self, candidates: Vec<Candidate>) -> Result<Vec<Produced>, PassError> {
-        let mut files = Vec::with_capacity(candidates.len());
+        let (mut produced, mut ops) = (Vec::new(), Vec::new());
+        let (mut files, mut batch) = (Vec::with_capacity(candidates.len()), Batch::default());
         let mut body = Vec::with_capacity(PACK_BYTES + PACKED_FILE_BYTES_MAX);
-        let mut ops = Vec::new();
         for candidate in &candidates {
             let from = body.len();
             let (packed, op) = self.read_file(candidate, &mut body)?;
             ops.extend(op);
-            match packed {
-                Some(packed) => files.push(packed),
-                None => body.truncate(from),
+            let Some(packed) = packed else {
+                body.truncate(from);
+                continue;
+            };
+            batch.add(&packed);
+            files.push(packed);
+            if !batch.has_room() {
+                produced.push(self.pack(take(&mut files), take(&mut body)));
+                batch = Batch::default();
             }
         }
-        let mut produced = Vec::new();
         if !files.is_empty() {
-            Counters::add(&self.counters.bytes_literal, body.len() as u64);
-            let raw = body.len();
-            let (codec, body) = self.compressor.pack(body.into());
-            Counters::add(&self.counters.bytes_compressed, (raw - body.len()) as u64);
-            produced.push(Produced::Pack(Pack { files, codec, body }));
+            produced.push(self.pack(files, body));
         }
         if !ops.is_empty() {
             produced.push(Produced::Ops(ops));
         }
         Ok(produced)
+    }
+
+    fn pack(&self, files: Vec<Packed>, body: Vec<u8>) -> Produced {
+        let raw = body.len();
+        Counters::add(&self.counters.bytes_literal, raw as u64);
+        let (codec, body) = self.compressor.pack(body.into());
+        Counters::add(&self.counters.bytes_compressed, (raw - body.len()) as u64);
+        Produced::Pack(Pack { files, codec, body })
     }
 
     /// Reads one small file onto the end of `body`; gives it if it has to be sent, or else its metadata if that has.

@@ -1,6 +1,6 @@
 //! What a destination holds, where no common manifest tells.
 
-use super::list::decode_digest;
+use super::list::{Places, decode_digest};
 use crate::codec::{Reader, WireError, Writer};
 use crate::entry::{Kind, Place};
 use crate::id::Digest;
@@ -66,25 +66,19 @@ impl SurveyItem {
     }
 
     pub(super) fn decode_all(r: &mut Reader<'_>) -> Result<Vec<Self>, WireError> {
-        let mut previous = Place::root();
+        let mut places = Places::new();
         (0..r.count("survey", BATCH_MAX)?)
             .map(|_| {
                 Ok(match r.u8("survey")? {
-                    1 => {
-                        previous = Place::decode_after(&previous, r)?;
-                        SurveyItem::Absent(previous.clone())
-                    }
-                    2 => {
-                        previous = Place::decode_after(&previous, r)?;
-                        SurveyItem::Present(Box::new(Surveyed {
-                            place: previous.clone(),
-                            kind: Kind::from_number(r.u8("kind")?)?,
-                            size: r.at_most("size", FILE_BYTES_MAX)?,
-                            meta: r.option("metadata digest", decode_digest)?,
-                            content: r.option("content digest", decode_digest)?,
-                            leader: r.option("leader", |r| Place::decode_after(&Place::root(), r))?,
-                        }))
-                    }
+                    1 => SurveyItem::Absent(places.decode(r)?),
+                    2 => SurveyItem::Present(Box::new(Surveyed {
+                        place: places.decode(r)?,
+                        kind: Kind::from_number(r.u8("kind")?)?,
+                        size: r.at_most("size", FILE_BYTES_MAX)?,
+                        meta: r.option("metadata digest", decode_digest)?,
+                        content: r.option("content digest", decode_digest)?,
+                        leader: r.option("leader", |r| Place::decode_after(&Place::root(), r))?,
+                    })),
                     3 => SurveyItem::Pieces(
                         (0..r.count("pieces", BATCH_MAX)?).map(|_| decode_digest(r)).collect::<Result<_, _>>()?,
                     ),

@@ -20,7 +20,7 @@ use tranship_proto::id::{ContentId, Token};
 use tranship_proto::limit::{ASKS_MAX, CONTROL_MESSAGES_MAX, IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX};
 use tranship_proto::message::{
     Ack, Ask, Barrier, Basis, Begin, Challenge, Close, Codec, Committed, Examine, Extent, Finish, Gap, Listed, Message,
-    Op, Open, Pack, Piece, Plan, Proof, Role, Signature, SurveyItem,
+    Op, Open, Pack, Piece, Plan, Proof, Role, Signature, SurveyItem, batches, bytes_of,
 };
 use tranship_proto::refusal::{Reason, Refusal};
 
@@ -402,9 +402,7 @@ impl DestinationSession {
             }
             (State::Receiving, Event::Applied { job, bytes, entries, gaps }) => {
                 self.applied(job, Ack { bytes, entries }, now);
-                if !gaps.is_empty() {
-                    self.transmits.push_back(Message::Gaps(gaps));
-                }
+                self.transmits.extend(batches(gaps).into_iter().map(Message::Gaps));
             }
             (State::Receiving | State::Committing, Event::Checkpointed) => self.checkpointed(),
             (State::Committing, Event::Committed(committed)) => {
@@ -421,7 +419,7 @@ impl DestinationSession {
                     self.transmits.push_back(Message::ListingEnd);
                     self.state = State::Committed;
                 } else {
-                    self.transmits.push_back(Message::Listing(entries));
+                    self.transmits.extend(batches(entries).into_iter().map(Message::Listing));
                     self.actions.push_back(Action::List);
                 }
             }
@@ -680,7 +678,7 @@ fn weight(message: &Message) -> usize {
         }
         Message::Pack(pack) => {
             let unpacked = if pack.codec == Codec::Plain { 0 } else { pack.raw_bytes() };
-            pack.body.len() + pack.files.len() * 256 + unpacked
+            pack.body.len() + bytes_of(&pack.files) + unpacked
         }
         _ => 0,
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use tranship_proto::Kind;
 use tranship_proto::id::ContentId;
-use tranship_proto::message::{Barrier, Close, Message, Open};
+use tranship_proto::message::{Barrier, Close, Message, Open, batches};
 
 use super::Channel;
 use super::source::Produced;
@@ -60,7 +60,9 @@ impl Handover {
                 self.packs += 1;
                 vec![(Channel::Data(self.next_stream()), Message::Pack(pack))]
             }
-            Produced::Ops(ops) => vec![(Channel::Control, Message::Structure(ops))],
+            Produced::Ops(ops) => {
+                batches(ops).into_iter().map(|ops| (Channel::Control, Message::Structure(ops))).collect()
+            }
             Produced::Ask(ask) => vec![(Channel::Control, Message::Ask(ask))],
             Produced::Pieces { open, pieces, close } => {
                 let id = open.content;

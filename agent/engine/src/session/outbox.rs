@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use tranship_proto::Message;
+use tranship_proto::message::bytes_of;
 
 use super::Channel;
 
@@ -39,8 +40,8 @@ impl Outbox {
 fn weight(message: &Message) -> usize {
     256 + match message {
         Message::Piece(piece) => piece.body.len() + piece.leaves.len() * 32,
-        Message::Pack(pack) => pack.body.len() + pack.files.len() * 256,
-        Message::Structure(ops) => ops.len() * 256,
+        Message::Pack(pack) => pack.body.len() + bytes_of(&pack.files),
+        Message::Structure(ops) => bytes_of(ops),
         _ => 0,
     }
 }

@@ -16,7 +16,7 @@ use tranship_proto::id::Token;
 use tranship_proto::limit::{ASKS_MAX, IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX};
 use tranship_proto::message::{
     Ack, Ask, Barrier, Basis, BasisChoice, Begin, Challenge, Close, Committed, Contract, Examine, Finish, Gap, Level,
-    Listed, Message, Op, Open, Pack, Piece, Plan, Proof, Role, Signature, SurveyItem,
+    Listed, Message, Op, Open, Pack, Piece, Plan, Proof, Role, Signature, SurveyItem, batches,
 };
 use tranship_proto::refusal::{Reason, Refusal};
 
@@ -431,7 +431,7 @@ impl SourceSession {
                     self.state = State::Contents;
                     self.read_on();
                 } else {
-                    self.touch(Message::Structure(ops));
+                    self.structure(ops);
                     self.actions.push_back(Action::NextStructure);
                 }
                 Ok(())
@@ -455,7 +455,7 @@ impl SourceSession {
                 if ops.is_empty() {
                     self.finish();
                 } else {
-                    self.touch(Message::Structure(ops));
+                    self.structure(ops);
                     self.actions.push_back(Action::NextClosing);
                 }
                 Ok(())
@@ -652,8 +652,7 @@ impl SourceSession {
     fn part_with(&mut self, differences: Vec<Gap>) {
         if !self.order.only_examines {
             // The destination takes these places for unknown, so that the next pass heals them.
-            let named: Vec<Gap> = differences.iter().take(tranship_proto::limit::BATCH_MAX).cloned().collect();
-            self.say(Message::Gaps(named));
+            batches(differences.clone()).into_iter().for_each(|gaps| self.say(Message::Gaps(gaps)));
         }
         if let Some(verdict) = &mut self.verdict {
             verdict.differences = differences;
@@ -676,10 +675,9 @@ impl SourceSession {
         self.state = State::Failed;
     }
 
-    /// Sends what changes the destination.
-    fn touch(&mut self, message: Message) {
+    fn structure(&mut self, ops: Vec<Op>) {
         self.has_said_anything = true;
-        self.say(message);
+        batches(ops).into_iter().for_each(|ops| self.say(Message::Structure(ops)));
     }
 
     fn say(&mut self, message: Message) {
