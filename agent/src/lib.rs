@@ -4,6 +4,7 @@ pub mod confine;
 pub mod content;
 pub mod destination;
 pub mod driver;
+pub mod gaps;
 pub mod link;
 pub mod monitor;
 pub mod parallel;

@@ -21,6 +21,7 @@ use tranship_proto::id::Digest;
 use tranship_proto::message::{Challenge, Fidelity, Gap, GapKind, Level, Listed, Proof};
 
 use crate::content;
+use crate::gaps::Gaps;
 use crate::parallel;
 use crate::pass::{Counters, PassError, Scan};
 use crate::state::{StateError, Store, finish_list, read_entries, read_list, write_list};
@@ -58,7 +59,7 @@ pub struct Proving<'a> {
     /// What the scan finds, and of that what was read.
     pub counters: &'a Counters,
     /// What the volume has and the contract's mode does not carry, whether or not a pass had a reason to look at it.
-    pub gaps: Mutex<Vec<Gap>>,
+    pub gaps: Mutex<Gaps>,
 }
 
 /// One entry's digests.

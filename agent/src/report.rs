@@ -66,8 +66,10 @@ pub struct Report {
     pub predicted_final_seconds: Option<f64>,
     /// What lies below the root and does not belong to the volume.
     pub left_out: Vec<LeftOut>,
-    /// What could not be carried.
+    /// What could not be carried: at most 10,000 of it, and at least one of each kind.
     pub gaps: Vec<Gap>,
+    /// How much of each kind could not be carried.
+    pub gap_counts: Vec<GapCount>,
     /// Canonical digest of the source, as read for the proof.
     #[serde(serialize_with = "option_text")]
     pub digest_source: Option<Digest>,
@@ -144,6 +146,16 @@ pub struct Gap {
     pub accepted: bool,
 }
 
+/// How much of one kind could not be carried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GapCount {
+    /// What kind of thing.
+    #[serde(serialize_with = "gap_word")]
+    pub kind: GapKind,
+    /// How many.
+    pub count: u64,
+}
+
 /// That both volumes held the same when they were read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Proof {
@@ -211,6 +223,7 @@ impl Report {
             predicted_final_seconds: None,
             left_out: Vec::new(),
             gaps: Vec::new(),
+            gap_counts: Vec::new(),
             digest_source: None,
             digest_destination: None,
             proof: None,
@@ -363,6 +376,7 @@ mod tests {
         report.predicted_final_seconds = Some(2.5);
         report.left_out = vec![LeftOut { path: place(b"mnt"), reason: "mount point".into() }];
         report.gaps = vec![Gap { path: place(b"s"), kind: GapKind::Socket, detail: String::new(), accepted: true }];
+        report.gap_counts = vec![GapCount { kind: GapKind::Socket, count: 1 }];
         (report.digest_source, report.digest_destination) = (Some(digest), Some(digest));
         let versions = Versions { source: "a".into(), destination: "b".into() };
         report.proof = Some(Proof {

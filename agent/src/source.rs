@@ -5,6 +5,7 @@
 
 mod asking;
 mod closing;
+mod doubts;
 mod plan;
 mod read;
 mod shifted;
@@ -29,6 +30,8 @@ use tranship_proto::entry::{Kind, Time};
 use tranship_proto::id::{Digest, Token};
 use tranship_proto::message::{Basis, Challenge, Contract, Gap, GapKind, Listed, Proof, SurveyItem};
 
+use self::doubts::Doubts;
+use crate::gaps::Gaps;
 use crate::pass::{Changes, Clock, Counters, PassError, Scan, is_within_any};
 use crate::prove::{Comparing, DIFFERENCES_MAX, Proving};
 use crate::state::head::{Head, Pace, manifest_name, map_name};
@@ -84,9 +87,9 @@ pub struct Source {
     reading: Mutex<Option<Reading>>,
     asking: Mutex<Asking>,
     results: Mutex<Option<Changes>>,
-    gaps: Mutex<Vec<Gap>>,
+    gaps: Mutex<Gaps>,
     /// Places that the destination could not take over as they are.
-    doubts: Mutex<BTreeSet<Place>>,
+    doubts: Mutex<Doubts>,
     /// Places at which something did not arrive that was to be moved, so that what is beneath is not there either.
     missing: Mutex<BTreeSet<Place>>,
     /// What was written to the device since our manifest was made, if that is known; nothing else has to be read.
@@ -289,9 +292,14 @@ impl Source {
         lock(&self.inner).left_out.clone()
     }
 
-    /// What the mode cannot carry, so far.
-    pub fn gaps(&self) -> Vec<Gap> {
+    /// What could not be carried, so far.
+    pub fn gaps(&self) -> Gaps {
         lock(&self.gaps).clone()
+    }
+
+    /// How much could not be carried, so far.
+    pub fn gap_count(&self) -> u64 {
+        lock(&self.gaps).total()
     }
 
     /// How many passes were committed before this one.
@@ -331,10 +339,7 @@ impl Source {
         let (mut proof, listing) = reading.prove(challenge)?;
         proof.read_bytes += sampled_bytes.unwrap_or(0);
         let found = std::mem::take(&mut *lock(&reading.gaps));
-        let mut gaps = lock(&self.gaps);
-        let known: BTreeSet<(Place, GapKind)> = gaps.iter().map(|gap| (gap.place.clone(), gap.what)).collect();
-        gaps.extend(found.into_iter().filter(|gap| !known.contains(&(gap.place.clone(), gap.what))));
-        drop(gaps);
+        lock(&self.gaps).append_reread(found);
         let mut inner = lock(&self.inner);
         inner.comparing = Some(Comparing::new(listing.entries(&*state.store)?));
         inner.left_out = listing.left_out;
@@ -381,7 +386,8 @@ impl Source {
     /// Takes these places for unknown at the destination.
     pub fn doubt(&self, gaps: Vec<Gap>) {
         let mut doubts = lock(&self.doubts);
-        doubts.extend(gaps.iter().map(|gap| gap.place.clone()));
+        gaps.iter().for_each(|gap| doubts.add(&gap.place));
+        drop(doubts);
         // What fails at such a place later, for other reasons, costs a second look at what is beneath.
         let inner = lock(&self.inner);
         let missing = gaps.iter().filter(|gap| gap.what == GapKind::Limit && inner.moves.arrives_at(&gap.place));
@@ -436,7 +442,7 @@ impl Source {
         let mut list = write_list::<Entry>(store, "manifest.new")?;
         for entry in overlay(known, results) {
             let mut entry = entry?;
-            if doubts.contains(&entry.place) || is_within_any(&missing, &entry.place) {
+            if doubts.cover(&entry.place) || is_within_any(&missing, &entry.place) {
                 (entry.stat, entry.meta) = (None, None);
             }
             entry.map = match entry.map {
@@ -530,7 +536,7 @@ impl Source {
     /// Records what the look says that the mode does not carry.
     fn note_gaps(&self, look: &mut Look) {
         if !look.gaps.is_empty() {
-            lock(&self.gaps).append(&mut look.gaps);
+            lock(&self.gaps).extend(look.gaps.drain(..));
         }
     }
 }

@@ -140,7 +140,9 @@ fn report(pass: &Pass, facts: &Facts, source: &Source, sent: &Sent, duration: Du
     report.rate_bytes_per_second = get(&counters.bytes_literal) as f64 / sent.copying.as_secs_f64().max(0.001);
     predict(&mut report, source, sent, duration);
     report.left_out = show_left_out(source.left_out());
-    report.gaps = source.gaps().iter().map(|gap| report::Gap::new(gap, &pass.accepted_gaps)).collect();
+    let gaps = source.gaps();
+    report.gaps = gaps.listed().iter().map(|gap| report::Gap::new(gap, &pass.accepted_gaps)).collect();
+    report.gap_counts = gaps.counts().iter().map(|(&kind, &count)| report::GapCount { kind, count }).collect();
     if let (Some(verdict), Some(level)) = (sent.session.verdict(), pass.final_level) {
         let versions =
             report::Versions { source: BUILD.to_owned(), destination: report::printable(sent.session.peer_build()) };

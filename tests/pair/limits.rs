@@ -271,3 +271,27 @@ fn attributes_that_fill_many_messages_arrive() {
     expect_idle(&pair.stage(&["--mode", "exact"]));
     pair.finish(&["--mode", "exact"]);
 }
+
+#[test]
+fn of_very_many_gaps_all_are_counted_and_some_are_listed() {
+    if !is_root() {
+        return;
+    }
+    let pair = Pair::of_folders();
+    for number in 0..10_050 {
+        let path = pair.source().join(number.to_string());
+        fs::write(&path, "").and_then(|()| std::os::unix::fs::chown(&path, Some(7), None)).expect("made");
+    }
+    let count = |outcome: &Outcome| {
+        let counts = outcome.json()["gap_counts"].clone();
+        (
+            counts[0]["kind"].clone(),
+            counts[0]["count"].clone(),
+            outcome.json()["gaps"].as_array().expect("a list").len(),
+        )
+    };
+    let expected = ("owner".into(), 10_050.into(), 10_000);
+    assert_eq!(count(&pair.stage(&["--mode", "plain"])), expected);
+    assert_eq!(count(&pair.sync(&["--mode", "plain", "--final"]).expect_code(6)), expected);
+    pair.finish(&["--mode", "plain", "--accept-gap", "owner"]);
+}

@@ -228,7 +228,7 @@ impl Pass<'_> {
             let session = &self.destination.session;
             let may = match lane {
                 Lane::Data(_) => session.wants_data(),
-                Lane::ToSource => true,
+                Lane::ToSource => self.source.session.wants_control(),
                 _ => session.wants_control(),
             };
             if may && !messages.is_empty() {

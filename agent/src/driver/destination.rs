@@ -11,7 +11,7 @@ use tranship_proto::refusal::{Reason, Refusal};
 
 use super::DriveError;
 use super::lanes::Lanes;
-use super::streams::{Held, Incoming, Traffic, send_held};
+use super::streams::{Held, Incoming, QUEUE, Traffic, send_held};
 use crate::destination::Destination;
 use crate::link::Link;
 use crate::monitor::{Monitor, Phase};
@@ -42,8 +42,8 @@ pub async fn receive(
 ) -> Result<Received, DriveError> {
     let Link { control, streams } = link;
     let mut traffic = Traffic::new();
-    let (control_queue, control_in) = mpsc::channel(16);
-    let (data_queue, data_in) = mpsc::channel(4);
+    let (control_queue, control_in) = mpsc::channel(QUEUE);
+    let (data_queue, data_in) = mpsc::channel(QUEUE);
     let control_out = traffic.send_to(control.0);
     traffic.receive_from(control.1, control_queue);
     traffic.receive_all(streams.clone(), data_queue);

@@ -13,7 +13,7 @@ use tranship_proto::refusal::{Reason, Refusal};
 
 use super::DriveError;
 use super::lanes::Lanes;
-use super::streams::{Held, Incoming, Traffic, open_beside, send_held};
+use super::streams::{Held, Incoming, QUEUE, Traffic, open_beside, send_held};
 use super::transport::{Advice, Choice, Progress, Trial};
 use crate::link::{FrameSender, Link, LinkError, LinkStats, Streams};
 use crate::monitor::{Monitor, Phase};
@@ -62,7 +62,7 @@ pub async fn send(
         source.compressor.set_goodput(limit.get() / 8);
     }
     let mut traffic = Traffic::new();
-    let (queue, incoming) = mpsc::channel(64);
+    let (queue, incoming) = mpsc::channel(QUEUE);
     let control_out = traffic.send_to(control.0);
     traffic.receive_from(control.1, queue);
     let lanes = Lanes::new({
@@ -151,7 +151,7 @@ impl Run {
                     }
                     self.session.handle_event(event);
                 }
-                incoming = self.incoming.recv() => self.take(incoming)?,
+                incoming = self.incoming.recv(), if self.session.wants_control() => self.take(incoming)?,
                 sent = send_held(&mut self.held) => {
                     if !sent && !self.session.is_done() {
                         return Err(self.traffic.failed().await.into());
@@ -289,7 +289,13 @@ impl Run {
             Phase::Scanning => (&counters.entries_scanned, &counters.bytes_scanned),
             _ => (&counters.entries_done, &counters.bytes_done),
         };
-        self.phases.advance(&self.monitor, Counters::get(entries), Counters::get(bytes), self.traffic.sent_bytes());
+        let done = Done {
+            entries: Counters::get(entries),
+            bytes: Counters::get(bytes),
+            sent_bytes: self.traffic.sent_bytes(),
+            gaps: self.source.gap_count(),
+        };
+        self.phases.advance(&self.monitor, done);
     }
 }
 
@@ -336,7 +342,16 @@ impl Pace {
 struct Phases {
     current: Option<Phase>,
     began: HashMap<Phase, Instant>,
-    shown: (u64, u64, u64),
+    shown: Done,
+}
+
+/// What the monitor is told.
+#[derive(Clone, Copy, Default)]
+struct Done {
+    entries: u64,
+    bytes: u64,
+    sent_bytes: u64,
+    gaps: u64,
 }
 
 impl Phases {
@@ -349,11 +364,11 @@ impl Phases {
         true
     }
 
-    fn advance(&mut self, monitor: &Monitor, entries: u64, bytes: u64, sent: u64) {
-        let (old_entries, old_bytes, old_sent) = self.shown;
-        monitor.advance(entries.saturating_sub(old_entries), bytes.saturating_sub(old_bytes));
-        monitor.sent(sent - old_sent);
-        self.shown = (entries, bytes, sent);
+    fn advance(&mut self, monitor: &Monitor, done: Done) {
+        let shown = std::mem::replace(&mut self.shown, done);
+        monitor.advance(done.entries.saturating_sub(shown.entries), done.bytes.saturating_sub(shown.bytes));
+        monitor.sent(done.sent_bytes - shown.sent_bytes);
+        monitor.gaps(done.gaps - shown.gaps);
     }
 
     fn between(&self, from: Phase, to: Phase) -> Duration {

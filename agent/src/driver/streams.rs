@@ -11,7 +11,7 @@ use tranship_proto::refusal::Refusal;
 use crate::link::{FrameReceiver, FrameSender, LinkError, Streams};
 
 /// Messages that wait for a stream: enough to keep it busy, few enough to count.
-const QUEUE: usize = 4;
+pub(super) const QUEUE: usize = 4;
 
 /// What comes from a stream.
 pub(super) enum Incoming {

@@ -13,6 +13,7 @@ use tranship_proto::message::{BasisChoice, Fidelity, Gap, GapKind, VolumeKind};
 use super::read::Reading;
 use super::structure::Structure;
 use super::{Source, State, lock};
+use crate::gaps::Gaps;
 use crate::pass::{Counters, PassError, Scan};
 use crate::remap::remap;
 use crate::state::head::manifest_name;
@@ -167,7 +168,7 @@ impl Source {
                 (planned, gaps, moves)
             }
         };
-        lock(&self.gaps).extend(gaps);
+        lock(&self.gaps).append(gaps);
         Ok((planned, moves))
     }
 
@@ -177,9 +178,9 @@ impl Source {
         scan: &Scan,
         lists: &Lists,
         observe: impl FnMut(Option<&Scanned>, Option<&Entry>, Option<&Entry>) -> Result<(), StateError>,
-    ) -> Result<(Planned, Vec<Gap>), PassError> {
+    ) -> Result<(Planned, Gaps), PassError> {
         let store = &*state.store;
-        let (mut planned, mut gaps) = (Planned::default(), Vec::new());
+        let (mut planned, mut gaps) = (Planned::default(), Gaps::default());
         let mut list = write_list::<Candidate>(store, "candidates.tmp")?;
         for candidate in candidates(scan.entries(store)?, lists.known()?, lists.held()?, observe) {
             let candidate = candidate?;

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
-use tranship_agent::report::{Basis, Kind, Report, Verdict, level_name};
+use tranship_agent::report::{Basis, Kind, LeftOut, Report, Verdict, level_name};
 
 use crate::args::Output;
 use crate::error::RunError;
@@ -129,15 +129,12 @@ fn report_text(report: &Report, paint: Paint) -> String {
     if let (false, Some(seconds)) = (report.is_final, report.predicted_final_seconds) {
         row("prediction", format!("a final pass would cost {} of downtime now", human::seconds(seconds)));
     }
-    list(&mut lines, "left out", report.left_out.iter().map(|left| format!("{} ({})", left.path, left.reason)));
-    list(
-        &mut lines,
-        "gaps",
-        report.gaps.iter().map(|gap| {
-            let accepted = if gap.accepted { "accepted" } else { "NOT accepted" };
-            format!("{} {}: {} ({accepted})", gap.kind.word(), gap.path, gap.detail)
-        }),
-    );
+    list_left_out(&mut lines, &report.left_out);
+    let gaps = report.gaps.iter().map(|gap| {
+        let accepted = if gap.accepted { "accepted" } else { "NOT accepted" };
+        format!("{} {}: {} ({accepted})", gap.kind.word(), gap.path, gap.detail)
+    });
+    list(&mut lines, "gaps", report.gap_counts.iter().map(|gaps| gaps.count).sum(), gaps);
     if report.is_final {
         lines.extend(proof_lines(report, paint));
     }
@@ -167,9 +164,9 @@ fn proof_lines(report: &Report, paint: Paint) -> Vec<String> {
 
 fn verdict_text(verdict: &Verdict, paint: Paint) -> String {
     let mut lines = vec![format!("A  {}", verdict.digest_a), format!("B  {}", verdict.digest_b)];
-    list(&mut lines, "left out", verdict.left_out.iter().map(|left| format!("{} ({})", left.path, left.reason)));
+    list_left_out(&mut lines, &verdict.left_out);
     let differences = verdict.differences.iter().map(|difference| format!("{}: {}", difference.path, difference.what));
-    list(&mut lines, "differences", differences);
+    list(&mut lines, "differences", verdict.differences.len() as u64, differences);
     let size = format!(
         "{}, {}, read in {}",
         human::entries(verdict.entries),
@@ -184,16 +181,20 @@ fn verdict_text(verdict: &Verdict, paint: Paint) -> String {
     lines.join("\n")
 }
 
-fn list(lines: &mut Vec<String>, name: &str, items: impl ExactSizeIterator<Item = String>) {
-    let total = items.len();
+/// The first of `items`, of which there are `total`.
+fn list(lines: &mut Vec<String>, name: &str, total: u64, items: impl Iterator<Item = String>) {
     if total > 0 {
-        lines.push(format!("  {name} ({})", human::count(total as u64)));
+        lines.push(format!("  {name} ({})", human::count(total)));
     }
     lines.extend(items.take(LIST_LINES_MAX).map(|item| format!("    {item}")));
-    if total > LIST_LINES_MAX {
-        lines
-            .push(format!("    … and {} more; --output json lists all", human::count((total - LIST_LINES_MAX) as u64)));
+    if total > LIST_LINES_MAX as u64 {
+        lines.push(format!("    … and {} more; see --output json", human::count(total - LIST_LINES_MAX as u64)));
     }
+}
+
+fn list_left_out(lines: &mut Vec<String>, left_out: &[LeftOut]) {
+    let items = left_out.iter().map(|left| format!("{} ({})", left.path, left.reason));
+    list(lines, "left out", left_out.len() as u64, items);
 }
 
 #[cfg(test)]

@@ -28,6 +28,9 @@ use super::{Channel, Failure, Greeting, out_of_turn};
 /// Pieces of a large content that one [`Action::Read`] takes, at most.
 pub const PIECES_PER_READ: usize = 4;
 
+/// Lists of the peer that wait for the disk.
+const LISTS_MAX: usize = 8;
+
 /// What a pass is to do.
 #[derive(Debug, Clone)]
 pub struct Order {
@@ -162,7 +165,7 @@ enum State {
     Greeting,
     Meeting,
     Resolving,
-    Preparing { scanned: bool, surveyed: bool, absorbing: u32 },
+    Preparing { scanned: bool, surveyed: bool },
     Planning,
     Structure,
     Contents,
@@ -170,7 +173,7 @@ enum State {
     Finishing,
     Committing,
     Proving { ours: Option<Proof>, theirs: Option<Proof> },
-    Explaining { comparing: u32, listed: bool },
+    Explaining { listed: bool },
     Parting,
     Done,
     Failed,
@@ -188,6 +191,8 @@ pub struct SourceSession {
     planned: Planned,
     outbox: Outbox,
     actions: VecDeque<Action>,
+    /// Lists of the peer that are being kept or compared.
+    taking_in: usize,
     reads: usize,
     /// Questions without an answer, and answers that are being worked on.
     asks: usize,
@@ -216,6 +221,7 @@ impl SourceSession {
             planned: Planned::default(),
             outbox: Outbox::default(),
             actions: VecDeque::new(),
+            taking_in: 0,
             reads: 0,
             asks: 0,
             refines: 0,
@@ -261,6 +267,11 @@ impl SourceSession {
     /// ones.
     pub fn spread_from(&mut self, first: u32) {
         self.handover.spread_from(first);
+    }
+
+    /// Whether the peer may say more: not while several of its lists wait for the disk.
+    pub fn wants_control(&self) -> bool {
+        self.taking_in < LISTS_MAX
     }
 
     /// The next thing to do.
@@ -348,8 +359,8 @@ impl SourceSession {
                 self.state = State::Resolving;
                 Ok(())
             }
-            (State::Preparing { surveyed: false, absorbing, .. }, Message::Survey(items)) => {
-                *absorbing += 1;
+            (State::Preparing { surveyed: false, .. }, Message::Survey(items)) => {
+                self.taking_in += 1;
                 self.actions.push_back(Action::Absorb(items));
                 Ok(())
             }
@@ -363,6 +374,7 @@ impl SourceSession {
                 Ok(())
             }
             (State::Structure | State::Contents | State::Closing | State::Finishing, Message::Gaps(gaps)) => {
+                self.taking_in += 1;
                 self.actions.push_back(Action::Doubt(gaps));
                 Ok(())
             }
@@ -377,12 +389,12 @@ impl SourceSession {
                 self.judge();
                 Ok(())
             }
-            (State::Explaining { comparing, listed: false }, Message::Listing(entries)) => {
-                *comparing += 1;
+            (State::Explaining { listed: false }, Message::Listing(entries)) => {
+                self.taking_in += 1;
                 self.actions.push_back(Action::Compare(entries));
                 Ok(())
             }
-            (State::Explaining { listed, .. }, Message::ListingEnd) => {
+            (State::Explaining { listed }, Message::ListingEnd) => {
                 *listed = true;
                 self.explain_when_compared();
                 Ok(())
@@ -398,7 +410,10 @@ impl SourceSession {
     fn advance(&mut self, event: Event) -> Result<(), Refusal> {
         match (&mut self.state, event) {
             (_, Event::Failed(refusal)) => Err(refusal),
-            (_, Event::Doubted) => Ok(()),
+            (_, Event::Doubted) => {
+                self.taking_in -= 1;
+                Ok(())
+            }
             (State::Resolving, Event::Resolved(_)) if self.order.only_examines => {
                 self.say(Message::Examine(Examine {
                     block_bytes: self.order.block_bytes,
@@ -416,8 +431,8 @@ impl SourceSession {
                 self.plan_when_prepared();
                 Ok(())
             }
-            (State::Preparing { absorbing, .. }, Event::Absorbed) => {
-                *absorbing -= 1;
+            (State::Preparing { .. }, Event::Absorbed) => {
+                self.taking_in -= 1;
                 self.plan_when_prepared();
                 Ok(())
             }
@@ -469,8 +484,8 @@ impl SourceSession {
                 self.judge();
                 Ok(())
             }
-            (State::Explaining { comparing, .. }, Event::Compared) => {
-                *comparing -= 1;
+            (State::Explaining { .. }, Event::Compared) => {
+                self.taking_in -= 1;
                 self.explain_when_compared();
                 Ok(())
             }
@@ -524,7 +539,7 @@ impl SourceSession {
             excludes: self.order.excludes.clone(),
         }));
         self.actions.push_back(Action::Scan);
-        self.state = State::Preparing { scanned: false, surveyed: false, absorbing: 0 };
+        self.state = State::Preparing { scanned: false, surveyed: false };
     }
 
     fn forget(&mut self, why: &'static str) {
@@ -532,7 +547,7 @@ impl SourceSession {
     }
 
     fn plan_when_prepared(&mut self) {
-        if self.state == (State::Preparing { scanned: true, surveyed: true, absorbing: 0 }) {
+        if self.state == (State::Preparing { scanned: true, surveyed: true }) && self.taking_in == 0 {
             self.state = State::Planning;
             self.actions.push_back(Action::Plan(self.choice));
         }
@@ -640,11 +655,11 @@ impl SourceSession {
         }
         let challenge = self.challenge(true).expect("there was one");
         self.say(Message::Challenge(challenge));
-        self.state = State::Explaining { comparing: 0, listed: false };
+        self.state = State::Explaining { listed: false };
     }
 
     fn explain_when_compared(&mut self) {
-        if self.state == (State::Explaining { comparing: 0, listed: true }) {
+        if self.state == (State::Explaining { listed: true }) && self.taking_in == 0 {
             self.actions.push_back(Action::Explain);
         }
     }
