@@ -266,6 +266,11 @@ pub fn open_source(path: &Path) -> Result<Arc<dyn Volume>, PassError> {
     Ok(if is_folder(path)? { Arc::new(Tree::open(path)?) } else { Arc::new(Block::open_source(path)?) })
 }
 
+/// The same for a last pass: a device must not be mounted, and cannot be as long as it is open here.
+pub fn open_idle_source(path: &Path) -> Result<Arc<dyn Volume>, PassError> {
+    Ok(if is_folder(path)? { Arc::new(Tree::open(path)?) } else { Arc::new(Block::open_idle_source(path)?) })
+}
+
 /// Makes a volume of this kind at `path` if nothing is there: an empty folder, or an empty image.
 pub fn make_destination(path: &Path, kind: VolumeKind) -> Result<(), PassError> {
     if is_there(path) {

@@ -288,29 +288,6 @@ fn a_smaller_device_is_refused_before_the_first_byte() {
 }
 
 #[test]
-fn a_mounted_device_is_refused() {
-    if !is_root() {
-        return;
-    }
-    let bench = Bench::new();
-    let source = bench.image("source", &Random::new(1).bytes((5 * MIB) as usize));
-    let other = bench.empty_image("other", 8 * MIB);
-    let destination = Device::over(&other);
-    let run = |program: &str, arguments: &[&Path]| {
-        let output = Command::new(program).args(arguments).output().expect("started");
-        assert!(output.status.success(), "{output:?}");
-    };
-    let at = bench.path("at");
-    fs::create_dir(&at).expect("made");
-    run("mkfs.ext4", &[Path::new("-Fq"), &destination.path]);
-    run("mount", &[&destination.path, &at]);
-    let outcome = bench.sync(&source, &destination.path, &[]);
-    run("umount", &[&at]);
-    assert!(matches!(outcome.code, Some(3 | 4)), "{outcome:#?}");
-    run("fsck.ext4", &[Path::new("-n"), &destination.path]);
-}
-
-#[test]
 fn a_folder_does_not_go_into_a_device_nor_an_image_into_a_folder() {
     let bench = Bench::new();
     let image = bench.image("image", b"bytes");

@@ -1,17 +1,17 @@
 //! Two passes that want the same volume.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::Signal;
 use tranship_tests::filesystems::{FileSystem, Kind};
-use tranship_tests::processes::{Running, binary, receive, wait_for};
+use tranship_tests::processes::{Outcome, Running, binary, receive, wait_for};
 use tranship_tests::random::Random;
 use tranship_tests::walker::Contract;
 
 use crate::blocks::Device;
-use crate::host::{LONG, Pair, error_code, is_root, receive_arguments, sync};
+use crate::host::{LONG, Pair, error_code, error_text, expect_proof, is_root, receive_arguments, succeed, sync};
 
 /// A pair with a pass under way that takes a few seconds.
 fn at_work() -> (Pair, Running) {
@@ -44,25 +44,59 @@ fn a_pass_that_was_not_told_to_wait_is_refused_while_another_one_is_at_work() {
     pair.expect_equal(&Contract::plain());
 }
 
+/// A device with a file system on it, which may be mounted.
+struct Mountable {
+    device: Device,
+    folder: tempfile::TempDir,
+}
+
+impl Mountable {
+    fn new() -> Self {
+        let folder = tempfile::TempDir::new().expect("made");
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("image"), vec![0; 8 << 20]).and_then(|()| fs::create_dir(path("at"))).expect("made");
+        let device = Device::over(&path("image"));
+        succeed(Command::new("mkfs.ext4").arg("-Fq").arg(&device.path));
+        Self { device, folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What comes of `sync` while it is mounted.
+    fn while_mounted(&self, sync: impl FnOnce() -> Outcome) -> Outcome {
+        succeed(Command::new("mount").arg(&self.device.path).arg(self.path("at")));
+        let outcome = sync();
+        succeed(Command::new("umount").arg(self.path("at")));
+        outcome
+    }
+}
+
 #[test]
 fn a_device_that_is_mounted_is_in_use() {
     if !is_root() {
         return;
     }
-    let folder = tempfile::TempDir::new().expect("made");
-    let path = |name: &str| folder.path().join(name);
-    fs::write(path("source"), Random::new(1).bytes(1 << 20)).expect("written");
-    fs::write(path("image"), vec![0; 8 << 20]).and_then(|()| fs::create_dir(path("at"))).expect("made");
-    let device = Device::over(&path("image"));
-    let run = |program: &str, arguments: &[&std::ffi::OsStr]| {
-        let output = std::process::Command::new(program).args(arguments).output().expect("started");
-        assert!(output.status.success(), "{output:?}");
-    };
-    run("mkfs.ext4", &["-Fq".as_ref(), device.path.as_os_str()]);
-    run("mount", &[device.path.as_os_str(), path("at").as_os_str()]);
-    let outcome = sync(&path("source"), &device.path, &path("state"), &[]);
-    run("umount", &[path("at").as_os_str()]);
+    let target = Mountable::new();
+    fs::write(target.path("source"), Random::new(1).bytes(1 << 20)).expect("written");
+    let outcome =
+        target.while_mounted(|| sync(&target.path("source"), &target.device.path, &target.path("state"), &[]));
     assert_eq!((outcome.code, &*error_code(&outcome)), (Some(3), "TS-P108"), "{outcome:#?}");
+}
+
+#[test]
+fn a_source_that_is_mounted_can_be_staged_and_is_refused_in_a_final_pass() {
+    if !is_root() {
+        return;
+    }
+    let source = Mountable::new();
+    let sync = |arguments: &[&str]| sync(&source.device.path, &source.path("copy"), &source.path("state"), arguments);
+    source.while_mounted(|| sync(&[])).expect_code(0);
+    let outcome = source.while_mounted(|| sync(&["--final"])).expect_code(3);
+    assert_eq!(error_code(&outcome), "TS-P108", "{outcome:#?}");
+    assert!(error_text(&outcome).contains("unmount"), "{outcome:#?}");
+    expect_proof(&sync(&["--final"]).expect_code(0));
 }
 
 #[test]

@@ -95,6 +95,12 @@ impl Pair {
     }
 }
 
+/// Runs a tool to its end.
+pub(crate) fn succeed(command: &mut Command) {
+    let output = command.output().expect("started");
+    assert!(output.status.success(), "{command:?}: {output:?}");
+}
+
 /// `sync` with the report as JSON.
 pub(crate) fn sync_command(source: &Path, destination: &Path, state: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());

@@ -10,7 +10,7 @@ use tranship_tests::random::Random;
 use tranship_tests::walker::Contract;
 
 use crate::blocks::Device;
-use crate::host::{LONG, Pair, error_code, error_text, expect_proof, is_root, sync, sync_command};
+use crate::host::{LONG, Pair, error_code, error_text, expect_proof, is_root, succeed, sync, sync_command};
 
 const MIB: u64 = 1 << 20;
 
@@ -31,11 +31,6 @@ impl ThinDisk {
     fn heal(&self) {
         succeed(Command::new("mount").args(["-o", "remount,size=100m"]).arg(self.medium.path()));
     }
-}
-
-fn succeed(command: &mut Command) {
-    let output = command.output().expect("started");
-    assert!(output.status.success(), "{command:?}: {output:?}");
 }
 
 fn fill(folder: &Path, files: u64) {

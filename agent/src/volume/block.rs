@@ -47,6 +47,13 @@ impl Block {
         Self::new(path, fd, None)
     }
 
+    /// The same for a last pass: a device that is mounted or in other exclusive use is refused (`EBUSY`), and cannot be
+    /// mounted while it is open here.
+    pub fn open_idle_source(path: &Path) -> Result<Self, OpenError> {
+        let fd = open(path, OFlags::RDONLY | exclusive(path)?)?;
+        Self::new(path, fd, None)
+    }
+
     /// Opens a block volume that is written. A device that is mounted or in other exclusive use is refused (`EBUSY`),
     /// and cannot be mounted while it is open here; an image is made, empty, if nothing is there.
     pub fn open_destination(path: &Path) -> Result<Self, OpenError> {
@@ -60,9 +67,7 @@ impl Block {
             Err(OpenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
-        let seen = Seen::of(open_any(path, OFlags::PATH)?).map_err(failed(path))?;
-        let exclusive = if seen.stat.kind == Kind::BlockDevice { OFlags::EXCL } else { OFlags::empty() };
-        let fd = open(path, OFlags::RDWR | exclusive)?;
+        let fd = open(path, OFlags::RDWR | exclusive(path)?)?;
         Self::new(path, fd, None)
     }
 
@@ -108,6 +113,12 @@ impl Block {
     fn refuse<T>(place: &Place) -> Result<T, VolumeError> {
         Err(VolumeError::of("change a block volume as a tree", place, Errno::OPNOTSUPP))
     }
+}
+
+/// What asks for exclusive use of what is at `path`, which only devices know.
+fn exclusive(path: &Path) -> Result<OFlags, OpenError> {
+    let seen = Seen::of(open_any(path, OFlags::PATH)?).map_err(failed(path))?;
+    Ok(if seen.stat.kind == Kind::BlockDevice { OFlags::EXCL } else { OFlags::empty() })
 }
 
 /// Folders in which the kernel keeps the [`Volume::facts`] of the device at `path`, for a process that has to name

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tranship_agent::confine::{self, Applied, Confinement, Grant, Network, Root};
+use tranship_agent::pass::PassError;
 use tranship_agent::track::Tracking;
 use tranship_agent::volume::{Facts, Volume, VolumeKind, block};
 use tranship_agent::{link, parallel, state, sync};
@@ -58,7 +59,7 @@ pub(crate) struct ConfinedDestination {
 impl ConfinedSource {
     /// Opens the source, starts the receiver of a destination on this machine, and confines this process.
     pub(crate) fn enter(options: &SyncOptions) -> Result<Self, RunError> {
-        let volume = open(&options.source)?;
+        let volume = if options.final_level.is_some() { open_idle(&options.source) } else { open(&options.source) }?;
         make_state(&options.state)?;
         let tracking = sync::track(&*volume, &options.source, &options.state, options.tracks_writes)
             .map_err(|error| RunError::refused(error.code(), "writes cannot be tracked").because(error))?;
@@ -134,8 +135,16 @@ impl Meeting {
 
 /// Opens a volume that is only read.
 pub(crate) fn open(path: &Path) -> Result<Arc<dyn Volume>, RunError> {
-    sync::open_source(path)
-        .map_err(|error| RunError::refused(error.code(), format!("cannot open {}", show(path))).because(error))
+    sync::open_source(path).map_err(|error| cannot_open(path, error))
+}
+
+/// The same for a last pass, for which nobody else may have the volume.
+fn open_idle(path: &Path) -> Result<Arc<dyn Volume>, RunError> {
+    sync::open_idle_source(path).map_err(|error| cannot_open(path, error))
+}
+
+fn cannot_open(path: &Path, error: PassError) -> RunError {
+    RunError::refused(error.code(), format!("cannot open {}", show(path))).because(error)
 }
 
 /// What a volume is.

@@ -120,7 +120,7 @@ fn default_hint(code: &str) -> &'static str {
         "TS-P100" | "TS-P105" => "run the same version of tranship on both sides",
         "TS-P106" => "one side runs `sync`, the other `receive`",
         "TS-P107" => "a newer session has taken over; nothing needs to be done here",
-        "TS-P108" => "wait for the other pass to end, or add --wait",
+        "TS-P108" => "wait for the other pass to end, or add --wait; a device has to be unmounted",
         "TS-P109" => "run the same command again: it goes on where it stopped",
         "TS-E220" => "choose a mode that carries it (--mode owner or exact), or name it in --accept-gap",
         "TS-E230" | "TS-E231" => "make room at the destination, then run the same command again",
