@@ -227,7 +227,7 @@ impl EntryReader<'_> {
     }
 }
 
-/// Whether what has this name is read although nothing about it has moved: one in [`SAMPLE`], and nobody knows which
+/// Whether what has this name is read although nothing about it has moved: one in `SAMPLE`, and nobody knows which
 /// before the nonce is given.
 pub fn is_sampled(challenge: &Challenge, name: &[u8]) -> bool {
     let digest = blake3::keyed_hash(&challenge.nonce, name);
