@@ -28,7 +28,6 @@ use std::sync::Arc;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use tranship_agent::monitor::Monitor;
-use tranship_agent::report::Report;
 
 use crate::args::{Command, Global, Output, ReceiveArgs, SyncArgs, Typed, VerifyArgs};
 use crate::confined::{ConfinedDestination, ConfinedReader, ConfinedSource};
@@ -102,7 +101,9 @@ fn sync(args: SyncArgs, global: &Global, printer: Printer) -> Result<Exit, RunEr
         let progress = Progress::start(show, vec![("sync".to_owned(), Arc::clone(&context.monitor))]);
         let result = run::sync(options, confined, context).await;
         drop(progress);
-        report(printer, &result?)
+        let report = result?;
+        printer.report(&report);
+        Ok(Exit::of_report(&report))
     })
 }
 
@@ -115,13 +116,9 @@ fn receive(args: ReceiveArgs, global: &Global, printer: Printer) -> Result<Exit,
         let progress = Progress::start(Show::of(global), vec![("receive".to_owned(), Arc::clone(&context.monitor))]);
         let result = run::receive(options, confined, context).await;
         drop(progress);
-        report(printer, &result?)
+        printer.received(&result?);
+        Ok(Exit::Done)
     })
-}
-
-fn report(printer: Printer, report: &Report) -> Result<Exit, RunError> {
-    printer.report(report);
-    Ok(Exit::of_report(report))
 }
 
 fn verify(args: VerifyArgs, global: &Global, printer: Printer) -> Result<Exit, RunError> {

@@ -52,6 +52,12 @@ impl Printer {
         self.json(report);
     }
 
+    /// What a receiver has seen: how the passes went, their sources tell.
+    pub(crate) fn received(self, report: &Report) {
+        self.line(&received_text(report));
+        self.json(report);
+    }
+
     /// A comparison.
     pub(crate) fn verdict(self, verdict: &Verdict) {
         self.line(verdict_text(verdict, self.paint).trim_end());
@@ -162,6 +168,16 @@ fn proof_lines(report: &Report, paint: Paint) -> Vec<String> {
     lines
 }
 
+fn received_text(report: &Report) -> String {
+    let bytes = human::bytes(report.counts.bytes_received);
+    let time = human::seconds(report.duration_seconds);
+    match report.stage {
+        0 => "received no pass".to_owned(),
+        1 => format!("received one pass: {bytes} in {time}"),
+        passes => format!("received {} passes; the last: {bytes} in {time}", human::count(passes)),
+    }
+}
+
 fn verdict_text(verdict: &Verdict, paint: Paint) -> String {
     let mut lines = vec![format!("A  {}", verdict.digest_a), format!("B  {}", verdict.digest_b)];
     list_left_out(&mut lines, &verdict.left_out);
@@ -202,6 +218,16 @@ mod tests {
     use tranship_agent::report::{Difference, Digest, Fidelity, Gap, GapKind, Place};
 
     use super::*;
+
+    #[test]
+    fn a_receiver_says_what_it_has_seen_and_nothing_else() {
+        let mut report = Report::new(0, false, Kind::Tree, Basis::Common);
+        assert_eq!(received_text(&report), "received no pass");
+        (report.stage, report.counts.bytes_received, report.duration_seconds) = (1, 3 << 20, 1.5);
+        assert_eq!(received_text(&report), "received one pass: 3.00 MiB in 1.50 s");
+        report.stage = 2;
+        assert_eq!(received_text(&report), "received 2 passes; the last: 3.00 MiB in 1.50 s");
+    }
 
     #[test]
     fn a_final_pass_without_proof_says_so_without_colour() {
