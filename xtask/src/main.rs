@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for people talks on a terminal")]
 
 mod bench;
+mod lab;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -24,12 +25,16 @@ enum Task {
     /// Measures.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Two real clusters on this machine, for tests.
+    #[command(subcommand)]
+    Lab(lab::Lab),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().task {
         Task::Tidy => tidy::run(&root()),
         Task::Bench(bench) => bench::run(&root(), &bench),
+        Task::Lab(lab) => lab::run(&root(), &lab),
     }
 }
 

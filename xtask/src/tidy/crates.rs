@@ -12,7 +12,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tranship", &["tranship-agent"]),
     ("tranship-benches", &["tranship-proto", "tranship-engine", "tranship-agent", "tranship", "tranship-tests"]),
     ("tranship-tests", &["tranship-proto", "tranship-engine", "tranship-agent", "tranship"]),
-    ("xtask", &[]),
+    ("tranship-lab", &[]),
+    ("xtask", &["tranship-lab"]),
 ];
 
 /// A foreign crate that only some of ours may use.
