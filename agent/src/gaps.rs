@@ -14,6 +14,7 @@ const LISTED_BYTES_MAX: usize = 8 << 20;
 pub struct Gaps {
     listed: Vec<Gap>,
     listed_bytes: usize,
+    listed_kinds: BTreeSet<GapKind>,
     counts: BTreeMap<GapKind, u64>,
 }
 
@@ -47,8 +48,9 @@ impl Gaps {
     }
 
     fn list(&mut self, gap: Gap) {
-        let is_first = self.listed.iter().all(|listed| listed.what != gap.what);
-        if is_first || (self.listed.len() < LISTED_MAX && self.listed_bytes < LISTED_BYTES_MAX) {
+        if self.listed_kinds.insert(gap.what)
+            || (self.listed.len() < LISTED_MAX && self.listed_bytes < LISTED_BYTES_MAX)
+        {
             self.listed_bytes += gap.bytes();
             self.listed.push(gap);
         }

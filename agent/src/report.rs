@@ -66,7 +66,7 @@ pub struct Report {
     pub predicted_final_seconds: Option<f64>,
     /// What lies below the root and does not belong to the volume.
     pub left_out: Vec<LeftOut>,
-    /// What could not be carried: at most 10,000 of it, and at least one of each kind.
+    /// What could not be carried: the first 10,000 or 8 MiB of it, and at least one of each kind.
     pub gaps: Vec<Gap>,
     /// How much of each kind could not be carried.
     pub gap_counts: Vec<GapCount>,

@@ -14,7 +14,7 @@ mod tracked;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 
 use tranship_engine::digest;
 use tranship_engine::entry::{Change, Entry};
@@ -85,6 +85,8 @@ pub struct Source {
     pub compressor: Arc<Compressor>,
     inner: Mutex<Inner>,
     reading: Mutex<Option<Reading>>,
+    /// Told when small files were given back, or will not be any more.
+    given_back: Condvar,
     asking: Mutex<Asking>,
     results: Mutex<Option<Changes>>,
     gaps: Mutex<Gaps>,
@@ -161,6 +163,7 @@ impl Source {
             compressor,
             inner: Mutex::default(),
             reading: Mutex::default(),
+            given_back: Condvar::new(),
             asking: Mutex::default(),
             results: Mutex::default(),
             gaps: Mutex::default(),

@@ -101,7 +101,8 @@ pub async fn send(
         reads_max: threads() + 2,
     };
     let sent =
-        until_over(&is_over, driver::send(source.clone(), order, pass.trial, link, monitor.clone(), stop)).await?;
+        until_over(&is_over, driver::send(source.clone(), order, pass.trial.clone(), link, monitor.clone(), stop))
+            .await?;
     let report = report(pass, &facts, &source, &sent, began.elapsed());
     report.notes.iter().for_each(|note| monitor.note(note.clone()));
     monitor.enter(Phase::Done, 0, 0);

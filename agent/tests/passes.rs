@@ -26,7 +26,7 @@ use tranship_proto::message::{Contract, Fidelity};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Several times what is read ahead of the link.
-const FILE_BYTES: usize = 64 << 20;
+const FILE_BYTES: usize = 48 << 20;
 
 /// A listener's end and a dialer's.
 async fn pair(options: &LinkOptions) -> (Link, Link, Listener) {
@@ -60,7 +60,7 @@ async fn copy(folders: &Folders, source_dials: bool, trial: Trial) -> Report {
     let sending = async {
         let sending = send(&pass, from, Arc::new(Monitor::default()), pending());
         // The link is sure to be what everything waits for.
-        let slowing = async { bandwidth.set(NonZeroU64::new(800_000_000)) };
+        let slowing = async { bandwidth.set(NonZeroU64::new(400_000_000)) };
         tokio::join!(sending, slowing).0
     };
     let both = async { tokio::join!(sending, receive(&receiving, to, pending())) };
@@ -98,10 +98,11 @@ async fn contents_that_change_the_transport_on_their_way_arrive_complete() {
         left_bytes_min: 16 << 20,
         rate_min: 0.0,
         rtt_max: Duration::from_secs(1),
+        ..Trial::default()
     };
     for source_dials in [true, false] {
         let folders = Folders::with_files(FILE_BYTES);
-        let report = copy(&folders, source_dials, trial).await;
+        let report = copy(&folders, source_dials, trial.clone()).await;
         assert_eq!(report.transport.as_ref().unwrap().name, "quic+tcp", "{report:#?}");
         for number in 0..3 {
             let number = number.to_string();
@@ -109,7 +110,7 @@ async fn contents_that_change_the_transport_on_their_way_arrive_complete() {
             assert!(source == target, "{number}");
         }
         // What is not worth it is left alone: the next pass has nothing to do.
-        let report = copy(&folders, source_dials, trial).await;
+        let report = copy(&folders, source_dials, trial.clone()).await;
         assert_eq!(report.transport.as_ref().unwrap().name, "quic");
         assert_eq!(report.counts.bytes_literal, 0);
     }
@@ -132,8 +133,7 @@ async fn hand_on(mut from: FrameReceiver, mut to: FrameSender) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_knows_the_digest_and_not_the_answer_to_the_challenge_is_found_out() {
     let folders = Folders::with_files(100_000);
-    let trial = Trial::default();
-    copy(&folders, true, trial).await;
+    copy(&folders, true, Trial::default()).await;
     let options = LinkOptions::default();
     let ((near, from, _outside), (far, to, _inside)) = tokio::join!(pair(&options), pair(&options));
     let ((near_sends, near_receives), (far_sends, far_receives)) = (near.control, far.control);

@@ -98,11 +98,13 @@ pub const UNFLUSHED_MS_MAX: u64 = 2_000;
 
 /// Messages of the control stream that the destination takes in before their turn.
 pub const CONTROL_MESSAGES_MAX: usize = 64;
+/// Bytes in them after which it takes in no more.
+pub const CONTROL_BYTES_MAX: usize = 8 << 20;
 
 /// Bytes of data that an agent holds in memory between link and disk, in each direction.
 pub const IN_FLIGHT_BYTES_MAX: usize = 48 << 20;
 
-/// Data streams in one link.
+/// Data streams of one link over each transport.
 pub const DATA_STREAMS_MAX: u32 = 32;
 
 /// Milliseconds from the first packet of a peer to the end of its greeting.

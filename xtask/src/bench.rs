@@ -1,9 +1,11 @@
 //! Builds what is measured as users get it, and starts the measurement.
 
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use clap::Subcommand;
+
+use crate::cargo::cargo;
 
 /// What to measure.
 #[derive(Subcommand)]
@@ -42,17 +44,6 @@ pub(crate) fn run(root: &Path, bench: &Bench) -> ExitCode {
         }
     }
     if cargo(root, last, arguments) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn cargo(root: &Path, step: &[&str], arguments: &[String]) -> bool {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    match Command::new(cargo).current_dir(root).args(step).args(arguments).status() {
-        Ok(status) => status.success(),
-        Err(error) => {
-            eprintln!("cannot start cargo: {error}");
-            false
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,46 +1,22 @@
-//! The lab, by hand.
+//! The lab, by hand. It is a program of its own, so that nobody builds it for the rules alone.
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Subcommand;
-use tranship_lab::{LabError, Version, down, status, up};
+use clap::Args;
+
+use crate::cargo::cargo;
 
 /// What to do with it.
-#[derive(Subcommand)]
-pub(crate) enum Lab {
-    /// Bring both clusters up.
-    Up {
-        /// The second one runs the newest version of Kubernetes instead of the oldest.
-        #[arg(long)]
-        mixed: bool,
-    },
-    /// Take everything of them down.
-    Down,
-    /// Tell which nodes there are.
-    Status,
+#[derive(Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Lab {
+    /// Handed on: `up`, `down`, `status`; `--help` tells more.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
 }
 
 pub(crate) fn run(root: &Path, lab: &Lab) -> ExitCode {
-    match act(root, lab) {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn act(root: &Path, lab: &Lab) -> Result<String, LabError> {
-    match lab {
-        Lab::Up { mixed } => {
-            let newer = if *mixed { Version::NEWER } else { Version::OLDER };
-            up(root, [Version::OLDER, newer], &|line| println!("{line}")).map(|_| String::new())
-        }
-        Lab::Down => down(root).map(|()| String::new()),
-        Lab::Status => status(root),
-    }
+    let step = ["run", "--quiet", "--package", "tranship-lab", "--"];
+    if cargo(root, &step, &lab.arguments) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

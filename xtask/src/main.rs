@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for people talks on a terminal")]
 
 mod bench;
+mod cargo;
 mod lab;
 mod tidy;
 
@@ -26,7 +27,6 @@ enum Task {
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Two real clusters on this machine, for tests.
-    #[command(subcommand)]
     Lab(lab::Lab),
 }
 

@@ -9,7 +9,7 @@
 pub mod destination;
 mod handover;
 mod intents;
-mod outbox;
+mod queue;
 pub mod source;
 mod unflushed;
 mod verdict;

@@ -132,19 +132,20 @@ impl Run {
     }
 
     fn work_off(&mut self) {
+        while self.held.is_none()
+            && let Some(message) = self.session.poll_transmit()
+        {
+            if let Err(error) = self.control_out.try_send(message) {
+                self.held = Some((self.control_out.clone(), error.into_inner()));
+            }
+        }
+        // After that: what was sent makes room for lists.
         while let Some(action) = self.session.poll_action() {
             match action {
                 Action::Apply(..) | Action::Sign(_) | Action::Checkpoint | Action::Prove(_) | Action::Examine(..) => {
                     self.lanes.beside(action)
                 }
                 action => self.lanes.in_order(action),
-            }
-        }
-        while self.held.is_none()
-            && let Some(message) = self.session.poll_transmit()
-        {
-            if let Err(error) = self.control_out.try_send(message) {
-                self.held = Some((self.control_out.clone(), error.into_inner()));
             }
         }
         self.show();

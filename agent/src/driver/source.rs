@@ -138,6 +138,8 @@ impl Run {
         tokio::pin!(stop);
         let mut measuring = tokio::time::interval(MEASURING);
         let mut is_stopped = false;
+        let parting = tokio::time::sleep(Duration::MAX);
+        tokio::pin!(parting);
         loop {
             self.work_off();
             if self.session.is_done() && self.held.is_none() {
@@ -164,7 +166,10 @@ impl Run {
                     is_stopped = true;
                     let refusal = Refusal::new(Reason::Stopped, "the source was stopped");
                     self.session.handle_event(Event::Failed(refusal));
+                    parting.as_mut().reset(tokio::time::Instant::now() + PARTING);
                 }
+                // A stream that takes nothing any more is not waited for.
+                () = &mut parting => return Ok(()),
             }
         }
     }

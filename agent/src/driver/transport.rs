@@ -6,6 +6,8 @@
 //! enough is left, TCP gets the same chance, and keeps the contents if it was clearly faster. If not, a disk may just have
 //! been busy: it gets another chance later, and the next one after twice as much.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// What TCP must carry in the time in which QUIC carries 1: less could be chance.
@@ -13,8 +15,8 @@ const GAIN_MIN: f64 = 1.1;
 /// How many times as long as QUIC's TCP's turn may last, in case it does not get on at all.
 const PATIENCE: f64 = 2.0;
 
-/// When TCP gets its chance, and how long each takes.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// When TCP gets its chance, and how long each takes. Clones are of the same pass.
+#[derive(Debug, Clone)]
 pub struct Trial {
     /// Bytes at the beginning of a turn that do not count: buffers fill, and the last turn's drain.
     pub settling_bytes: u64,
@@ -26,6 +28,9 @@ pub struct Trial {
     pub rate_min: f64,
     /// The longest round trip of a network on which it may be the processors.
     pub rtt_max: Duration,
+    /// Whether TCP has got on so badly that the links of this pass do without it. It stands while TCP is on trial: of a
+    /// link that breaks meanwhile nobody can say more.
+    pub is_tcp_bad: Arc<AtomicBool>,
 }
 
 impl Default for Trial {
@@ -36,6 +41,7 @@ impl Default for Trial {
             left_bytes_min: 768 << 20,
             rate_min: 100e6,
             rtt_max: Duration::from_millis(5),
+            is_tcp_bad: Arc::default(),
         }
     }
 }
@@ -90,8 +96,9 @@ enum Stage {
 impl Choice {
     /// QUIC begins, if there is a choice.
     pub(super) fn new(trial: Trial, has_choice: bool) -> Self {
+        let has_choice = has_choice && !trial.is_tcp_bad.load(Ordering::Relaxed);
         let stage = if has_choice { Stage::Quic { turn: Turn::default(), until_bytes: 0 } } else { Stage::Made };
-        Self { trial, stage, pause_bytes: 8 * (trial.settling_bytes + trial.turn_bytes) }
+        Self { stage, pause_bytes: 8 * (trial.settling_bytes + trial.turn_bytes), trial }
     }
 
     /// Whether there is nothing to be asked any more.
@@ -102,6 +109,7 @@ impl Choice {
     /// TCP's streams are there and carry everything from now on.
     pub(super) fn begin_turn(&mut self, now: Instant, sent_bytes: u64) {
         if let Stage::Opening { quic_rate } = self.stage {
+            self.trial.is_tcp_bad.store(true, Ordering::Relaxed);
             self.stage = Stage::Tcp { turn: Turn { began: Some((now, sent_bytes)), settled: None }, quic_rate };
         }
     }
@@ -113,7 +121,7 @@ impl Choice {
 
     /// To be asked several times a second.
     pub(super) fn advise(&mut self, progress: Progress) -> Advice {
-        let trial = self.trial;
+        let trial = &self.trial;
         match &mut self.stage {
             Stage::Opening { .. } | Stage::Made => Advice::None,
             Stage::Quic { turn, until_bytes } => {
@@ -121,7 +129,7 @@ impl Choice {
                 if !progress.is_limit || progress.sent_bytes < *until_bytes {
                     *turn = Turn::default();
                 }
-                let Some(rate) = turn.advance(progress, &trial) else { return Advice::None };
+                let Some(rate) = turn.advance(progress, trial) else { return Advice::None };
                 let is_worth_it = rate >= trial.rate_min
                     && progress.rtt.is_some_and(|rtt| rtt <= trial.rtt_max)
                     && progress.left_bytes >= trial.left_bytes_min;
@@ -135,12 +143,16 @@ impl Choice {
             Stage::Tcp { turn, quic_rate } => {
                 let quic_rate = *quic_rate;
                 let quic_seconds = (trial.settling_bytes + trial.turn_bytes) as f64 / quic_rate;
-                let rate = match turn.advance(progress, &trial) {
-                    Some(rate) => rate,
-                    None if turn.has_lasted(progress.now, PATIENCE * quic_seconds) => 0.0,
-                    None => return Advice::None,
+                let Some(rate) = turn.advance(progress, trial) else {
+                    let is_stuck = turn.has_lasted(progress.now, PATIENCE * quic_seconds);
+                    if is_stuck {
+                        tracing::info!("TCP does not get on beside QUIC");
+                        self.stage = Stage::Made;
+                    }
+                    return if is_stuck { Advice::ReturnToQuic } else { Advice::None };
                 };
                 tracing::info!(quic = quic_rate as u64, tcp = rate as u64, "bytes per second by either transport");
+                trial.is_tcp_bad.store(false, Ordering::Relaxed);
                 if rate >= GAIN_MIN * quic_rate {
                     self.stage = Stage::Made;
                     return Advice::StayWithTcp;
@@ -256,10 +268,27 @@ mod tests {
     }
 
     #[test]
-    fn tcp_that_gets_stuck_is_left_after_twice_the_time_of_quic() {
-        let advices = Transfer { total_bytes: 2 << 30, ..Transfer::new(FAST, 1e6) }.advices();
+    fn tcp_that_gets_stuck_is_left_after_twice_the_time_of_quic_and_for_good() {
+        let advices = Transfer { total_bytes: 64 << 30, ..Transfer::new(FAST, 1e6) }.advices();
         let [(Advice::TryTcp, from), (Advice::ReturnToQuic, to)] = advices[..] else { panic!("{advices:?}") };
         assert!(to - from < 4 << 20, "{} bytes went over a network that is stuck", to - from);
+    }
+
+    #[test]
+    fn a_link_that_comes_after_one_that_broke_on_trial_does_without_tcp() {
+        let trial = Trial::default();
+        let progress = |sent_bytes| Progress {
+            now: Instant::now(),
+            sent_bytes,
+            left_bytes: 1 << 40,
+            is_limit: true,
+            rtt: Some(Duration::ZERO),
+        };
+        let mut choice = Choice::new(trial.clone(), true);
+        assert!((0..32).any(|at| choice.advise(progress(at << 26)) == Advice::TryTcp));
+        assert!(!Choice::new(trial.clone(), true).is_made(), "no trial has begun");
+        choice.begin_turn(Instant::now(), 32 << 26);
+        assert!(Choice::new(trial, true).is_made());
     }
 
     #[test]

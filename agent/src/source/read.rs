@@ -1,6 +1,5 @@
 //! Contents: small files in packs, large ones piece by piece, by as many threads as call.
 
-use std::mem::take;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,12 +34,24 @@ pub(super) struct Reading {
     next_content: u32,
     /// A large content that was met while small ones were collected.
     next_large: Option<Candidate>,
+    /// Small ones that were given back, as a message was full before they were read.
+    given_back: Vec<Candidate>,
+    /// Reads of small ones under way, which may still give some back.
+    small_reads: usize,
 }
 
 impl Reading {
     pub(super) fn new(store: &dyn Store) -> Result<Self, StateError> {
         let candidates = read_list(store, "candidates.tmp")?.expect("it was written by us");
-        Ok(Self { candidates, large: None, next_piece: 0, next_content: 0, next_large: None })
+        Ok(Self {
+            candidates,
+            large: None,
+            next_piece: 0,
+            next_content: 0,
+            next_large: None,
+            given_back: Vec::new(),
+            small_reads: 0,
+        })
     }
 }
 
@@ -77,6 +88,36 @@ pub(super) enum Held {
     Pieces(u64, u64),
 }
 
+impl Reading {
+    fn next_candidate(&mut self) -> Result<Option<Candidate>, StateError> {
+        match self.next_large.take().or_else(|| self.given_back.pop()) {
+            Some(candidate) => Ok(Some(candidate)),
+            None => self.candidates.next().transpose(),
+        }
+    }
+
+    fn small(&mut self, candidates: Vec<Candidate>) -> Unit {
+        self.small_reads += 1;
+        Unit::Small(candidates)
+    }
+}
+
+/// One read of small files; what it has not got to is given back in the end.
+struct SmallRead<'a> {
+    source: &'a Source,
+    left: std::vec::IntoIter<Candidate>,
+}
+
+impl Drop for SmallRead<'_> {
+    fn drop(&mut self) {
+        if let Some(reading) = lock(&self.source.reading).as_mut() {
+            reading.small_reads -= 1;
+            reading.given_back.extend(&mut self.left);
+        }
+        self.source.given_back.notify_all();
+    }
+}
+
 impl Source {
     /// Reads the next contents; nothing is left when the second result is true.
     pub fn read(&self) -> Result<(Vec<Produced>, bool), PassError> {
@@ -89,10 +130,10 @@ impl Source {
     }
 
     fn next_unit(&self, state: &State) -> Result<Option<Unit>, PassError> {
-        let mut reading = lock(&self.reading);
-        let reading = reading.as_mut().expect("planned before it is read");
+        let mut guard = lock(&self.reading);
         let (mut small, mut small_bytes) = (Vec::new(), 0);
         loop {
+            let reading = guard.as_mut().expect("planned before it is read");
             if let Some(large) = &reading.large {
                 let (large, from) = (large.clone(), reading.next_piece);
                 let to = (from + PIECES_PER_READ as u64).min(piece::count(large.size).max(1));
@@ -103,15 +144,16 @@ impl Source {
                 return Ok(Some(Unit::Range(large, from, to)));
             }
             if small.len() >= PACK_FILES || small_bytes >= PACK_BYTES {
-                return Ok(Some(Unit::Small(small)));
+                return Ok(Some(reading.small(small)));
             }
-            let candidate = match reading.next_large.take() {
+            let candidate = match reading.next_candidate()? {
                 Some(candidate) => candidate,
-                None => match reading.candidates.next().transpose()? {
-                    Some(candidate) => candidate,
-                    None if small.is_empty() => return Ok(None),
-                    None => return Ok(Some(Unit::Small(small))),
-                },
+                None if !small.is_empty() => return Ok(Some(reading.small(small))),
+                None if reading.small_reads == 0 => return Ok(None),
+                None => {
+                    guard = self.given_back.wait(guard).expect("no thread panics while it holds the lock");
+                    continue;
+                }
             };
             let Some(found) = &candidate.found else { continue };
             if !found.stat.kind.has_content() || found.leader.is_some() {
@@ -123,7 +165,7 @@ impl Source {
                 small.push(candidate);
             } else if !small.is_empty() {
                 reading.next_large = Some(candidate);
-                return Ok(Some(Unit::Small(small)));
+                return Ok(Some(reading.small(small)));
             } else if let Some(large) = self.open_large(state, candidate, ContentId(reading.next_content))? {
                 reading.next_content += 1;
                 reading.next_piece = 0;
@@ -132,25 +174,25 @@ impl Source {
         }
     }
 
+    /// Reads small files until there is enough for a message.
     fn read_small(&self, candidates: Vec<Candidate>) -> Result<Vec<Produced>, PassError> {
-        let (mut produced, mut ops) = (Vec::new(), Vec::new());
-        let (mut files, mut batch) = (Vec::with_capacity(candidates.len()), Batch::default());
+        let mut reading = SmallRead { source: self, left: candidates.into_iter() };
+        let (mut files, mut ops, mut batch) = (Vec::new(), Vec::new(), Batch::default());
         let mut body = Vec::with_capacity(PACK_BYTES + PACKED_FILE_BYTES_MAX);
-        for candidate in &candidates {
+        while batch.has_room()
+            && let Some(candidate) = reading.left.next()
+        {
             let from = body.len();
-            let (packed, op) = self.read_file(candidate, &mut body)?;
-            ops.extend(op);
-            let Some(packed) = packed else {
+            let (packed, op) = self.read_file(&candidate, &mut body)?;
+            packed.iter().for_each(|packed| batch.add(packed));
+            op.iter().for_each(|op| batch.add(op));
+            if packed.is_none() {
                 body.truncate(from);
-                continue;
-            };
-            batch.add(&packed);
-            files.push(packed);
-            if !batch.has_room() {
-                produced.push(self.pack(take(&mut files), take(&mut body)));
-                batch = Batch::default();
             }
+            files.extend(packed);
+            ops.extend(op);
         }
+        let mut produced = Vec::new();
         if !files.is_empty() {
             produced.push(self.pack(files, body));
         }

@@ -138,7 +138,7 @@ pub(crate) fn open(path: &Path) -> Result<Arc<dyn Volume>, RunError> {
     sync::open_source(path).map_err(|error| cannot_open(path, error))
 }
 
-/// The same for a last pass, for which nobody else may have the volume.
+/// The same for a last pass: a device must not be mounted.
 fn open_idle(path: &Path) -> Result<Arc<dyn Volume>, RunError> {
     sync::open_idle_source(path).map_err(|error| cannot_open(path, error))
 }

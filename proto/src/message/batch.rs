@@ -57,16 +57,18 @@ fn place_bytes(place: &Place) -> usize {
     place.as_bytes().len()
 }
 
-fn meta_bytes(meta: &Meta) -> usize {
-    meta.xattrs.iter().map(|xattr| 8 + xattr.name.len() + xattr.value.len()).sum()
+impl Item for Meta {
+    fn bytes(&self) -> usize {
+        self.xattrs.iter().map(|xattr| 8 + xattr.name.len() + xattr.value.len()).sum()
+    }
 }
 
 impl Item for Op {
     fn bytes(&self) -> usize {
         let more = match self {
-            Self::Symlink { target, meta, .. } => target.len() + meta_bytes(meta),
+            Self::Symlink { target, meta, .. } => target.len() + meta.bytes(),
             Self::Link { leader, .. } => place_bytes(leader),
-            Self::Special { meta, .. } | Self::SetMeta { meta, .. } => meta_bytes(meta),
+            Self::Special { meta, .. } | Self::SetMeta { meta, .. } => meta.bytes(),
             Self::Delete { .. } | Self::MoveOut { .. } | Self::MoveIn { .. } | Self::MakeDirectory { .. } => 0,
         };
         FIXED_BYTES + place_bytes(self.place()) + more
@@ -75,7 +77,7 @@ impl Item for Op {
 
 impl Item for Packed {
     fn bytes(&self) -> usize {
-        FIXED_BYTES + place_bytes(&self.place) + meta_bytes(&self.meta)
+        FIXED_BYTES + place_bytes(&self.place) + self.meta.bytes()
     }
 }
 

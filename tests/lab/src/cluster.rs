@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::certificates::{self, Authority};
 use crate::command::{command, run};
@@ -10,10 +9,8 @@ use crate::golang::{Program, build};
 use crate::network::{Addresses, make_bridge, remove_bridge};
 use crate::node::Node;
 use crate::processes::{log, start, wait_for};
-use crate::{LabError, Layout, image};
-
-/// How long one part may take until it answers.
-pub(crate) const READY_MAX: Duration = Duration::from_secs(60);
+use crate::storage::Storage;
+use crate::{LabError, Layout, READY_MAX, image};
 
 /// A minor version of Kubernetes that the lab can build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +35,7 @@ impl fmt::Display for Version {
 /// Programs of the lab, built.
 pub(crate) struct Binaries {
     kubernetes: Vec<(Version, PathBuf)>,
+    storage: Storage,
 }
 
 impl Binaries {
@@ -48,7 +46,7 @@ impl Binaries {
                 kubernetes.push((version, build(layout, &kubernetes_program(version), say)?));
             }
         }
-        Ok(Self { kubernetes })
+        Ok(Self { kubernetes, storage: Storage::build(layout, say)? })
     }
 
     fn kubernetes(&self, version: Version) -> &Path {
@@ -99,18 +97,19 @@ impl Cluster {
     }
 
     /// Brings it up unless it is there, and waits for its nodes.
-    pub(crate) fn up(&self, layout: &Layout, binaries: &Binaries, within: Duration) -> Result<(), LabError> {
+    pub(crate) fn up(&self, layout: &Layout, binaries: &Binaries) -> Result<(), LabError> {
         if !self.is_there(layout) {
             let kubernetes = binaries.kubernetes(self.version);
             self.prepare(layout)?;
             self.start_control_plane(layout, kubernetes)?;
             let images = [image::busybox(layout)?];
-            self.nodes.iter().try_for_each(|node| node.start(self, layout, kubernetes, &images))?;
             let link = layout.home().join(self.name).join("kubectl");
             std::os::unix::fs::symlink(kubernetes, &link).map_err(LabError::io(&link))?;
+            binaries.storage.start(self, layout)?;
+            self.nodes.iter().try_for_each(|node| node.start(self, layout, kubernetes, &images))?;
         }
         let log = log(layout, &self.nodes[0].name, "kubelet")?;
-        wait_for("a ready node", &log, within, || {
+        wait_for("a ready node", &log, READY_MAX, || {
             let nodes = self.kubectl(layout, &["get", "nodes", "--no-headers"]).ok()?;
             (nodes.lines().filter(|line| line.contains(" Ready ")).count() == self.nodes.len()).then_some(())
         })

@@ -28,6 +28,11 @@ impl Layout {
         self.home.join(cluster).join(format!("{user}.kubeconfig"))
     }
 
+    /// The workspace.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// What was built, kept from lab to lab.
     pub(crate) fn cache(&self) -> PathBuf {
         self.root.join("target/lab")

@@ -15,6 +15,7 @@ mod network;
 mod node;
 mod packages;
 mod processes;
+mod storage;
 
 use std::path::Path;
 use std::thread;
@@ -26,8 +27,8 @@ pub use layout::Layout;
 
 use cluster::Binaries;
 
-/// How long a cluster may take until all its nodes are ready.
-const READY_MAX: Duration = Duration::from_secs(120);
+/// How long one part of a cluster may take until it answers.
+const READY_MAX: Duration = Duration::from_secs(60);
 
 /// The clusters of the lab: `a` with two nodes and `b` with one.
 pub fn clusters(versions: [Version; 2]) -> [Cluster; 2] {
@@ -43,7 +44,7 @@ pub fn up(root: &Path, versions: [Version; 2], say: &(dyn Fn(&str) + Sync)) -> R
     let binaries = Binaries::build(&layout, versions, say)?;
     let clusters = clusters(versions);
     thread::scope(|scope| {
-        let bringing = clusters.each_ref().map(|cluster| scope.spawn(|| cluster.up(&layout, &binaries, READY_MAX)));
+        let bringing = clusters.each_ref().map(|cluster| scope.spawn(|| cluster.up(&layout, &binaries)));
         bringing.into_iter().try_for_each(|one| one.join().expect("no thread of the lab panics"))
     })?;
     for cluster in &clusters {

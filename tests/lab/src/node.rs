@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::certificates::Authority;
-use crate::cluster::{Cluster, READY_MAX};
+use crate::cluster::Cluster;
 use crate::command::{command, run, sh};
 use crate::image::BUSYBOX;
 use crate::layout::write;
 use crate::network::{Addresses, make_namespace, remove_namespace};
 use crate::processes::{kill, log, start, wait_for};
-use crate::{LabError, Layout};
+use crate::{LabError, Layout, READY_MAX};
 
 /// A node of a cluster.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tranship-benches", &["tranship-proto", "tranship-engine", "tranship-agent", "tranship", "tranship-tests"]),
     ("tranship-tests", &["tranship-proto", "tranship-engine", "tranship-agent", "tranship"]),
     ("tranship-lab", &[]),
-    ("xtask", &["tranship-lab"]),
+    ("xtask", &[]),
 ];
 
 /// A foreign crate that only some of ours may use.

@@ -11,114 +11,32 @@
 //! recorded as done, *then* acknowledged. Whatever ends the session in between, the next one can tell which places are
 //! in doubt, and they are read instead of believed.
 
+mod work;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tranship_proto::entry::Kind;
 use tranship_proto::id::{ContentId, Token};
-use tranship_proto::limit::{ASKS_MAX, CONTROL_MESSAGES_MAX, IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX};
+use tranship_proto::limit::{
+    ASKS_MAX, CONTROL_BYTES_MAX, CONTROL_MESSAGES_MAX, IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX,
+};
 use tranship_proto::message::{
-    Ack, Ask, Barrier, Basis, Begin, Challenge, Close, Codec, Committed, Examine, Extent, Finish, Gap, Listed, Message,
-    Op, Open, Pack, Piece, Plan, Proof, Role, Signature, SurveyItem, batches, bytes_of,
+    Ack, Barrier, Basis, Begin, Close, Codec, Examine, Extent, Finish, Message, Op, Open, Plan, Role, batches,
 };
 use tranship_proto::refusal::{Reason, Refusal};
 
 use super::intents::Intents;
+use super::queue::{Queue, Weighed};
 use super::unflushed::Unflushed;
 use super::{Failure, Greeting, out_of_turn};
 
+pub use self::work::{Action, Event, Job, JobId};
 pub use super::intents::Touch;
 
-/// One thing to apply.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Job {
-    /// Operations, in this order.
-    Ops(Vec<Op>),
-    /// Small files.
-    Pack(Pack),
-    /// One piece.
-    Piece(Arc<Open>, Piece),
-    /// The end of a content.
-    Close(Arc<Open>, Close),
-}
-
-/// Names one job.
-pub type JobId = u64;
-
-/// What the driver is to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Say what we hold.
-    Inspect,
-    /// Get ready for this pass.
-    Begin(Begin),
-    /// Read the volume for this challenge, although there was no pass.
-    Examine(Examine, Challenge),
-    /// Give the next lines of what we hold.
-    Survey,
-    /// Record durably that this is about to be touched.
-    Intend(Vec<Touch>),
-    /// Apply this; several may be under way.
-    Apply(JobId, Job),
-    /// Give the signature that is asked for.
-    Sign(Ask),
-    /// Flush what was applied, then record it durably as done.
-    Checkpoint,
-    /// Make our manifest of this pass durable.
-    Commit(Finish),
-    /// Read the volume again, past the page cache.
-    Prove(Challenge),
-    /// Give the next entries that were read for the proof.
-    List,
-    /// Take these places for unknown.
-    Doubt(Vec<Gap>),
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The peer said this, on the control stream or on a data stream.
-    Received(Message),
-    /// What we hold.
-    Inspected(Basis),
-    /// Ready for the pass.
-    Begun,
-    /// Lines of the survey, and whether these are the last.
-    Surveyed {
-        /// The lines.
-        items: Vec<SurveyItem>,
-        /// Whether nothing follows.
-        is_last: bool,
-    },
-    /// The intents are durable.
-    Intended,
-    /// A job is applied, not flushed yet.
-    Applied {
-        /// Which.
-        job: JobId,
-        /// Bytes of content that it wrote or found right.
-        bytes: u64,
-        /// Entries that it completed.
-        entries: u64,
-        /// What could not be carried.
-        gaps: Vec<Gap>,
-    },
-    /// What was asked for.
-    Signed(Signature),
-    /// What had been applied when the checkpoint began is durable.
-    Checkpointed,
-    /// Our manifest is durable.
-    Committed(Committed),
-    /// The volume was read again.
-    Proved(Proof),
-    /// Entries that were read; none left when empty.
-    Listed(Vec<Listed>),
-    /// The places are taken for unknown.
-    Doubted,
-    /// An action failed, or the user wants it to end.
-    Failed(Refusal),
-}
+/// Lists that wait for the link before more is listed.
+const LISTS_MAX: usize = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -147,7 +65,9 @@ pub struct DestinationSession {
     transmits: VecDeque<Message>,
     actions: VecDeque<Action>,
     /// Messages whose turn has not come, in order.
-    control: VecDeque<Message>,
+    control: Queue<Message>,
+    /// What lists on, once less of what was listed waits for the link.
+    next_list: Option<Action>,
     /// Data that came before there was room made for it.
     data: VecDeque<Message>,
     is_data_open: bool,
@@ -201,7 +121,8 @@ impl DestinationSession {
             begin: None,
             transmits: VecDeque::new(),
             actions: VecDeque::from([Action::Inspect]),
-            control: VecDeque::new(),
+            control: Queue::default(),
+            next_list: None,
             data: VecDeque::new(),
             is_data_open: false,
             examine: None,
@@ -244,8 +165,15 @@ impl DestinationSession {
         self.transmits.pop_front()
     }
 
+    fn list_on(&mut self) {
+        if self.transmits.len() < LISTS_MAX {
+            self.actions.extend(self.next_list.take());
+        }
+    }
+
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
+        self.list_on();
         self.actions.pop_front()
     }
 
@@ -261,7 +189,7 @@ impl DestinationSession {
 
     /// Whether there is room for more from the control stream.
     pub fn wants_control(&self) -> bool {
-        self.control.len() < CONTROL_MESSAGES_MAX
+        self.control.len() < CONTROL_MESSAGES_MAX && self.control.bytes() < CONTROL_BYTES_MAX
     }
 
     /// Whether everything was said and done.
@@ -344,7 +272,7 @@ impl DestinationSession {
                 | Message::Ask(_)
                 | Message::Finish(_)),
             ) => {
-                self.control.push_back(message);
+                self.control.push(message);
                 Ok(())
             }
             (State::Committed, Message::Challenge(challenge)) => {
@@ -356,13 +284,12 @@ impl DestinationSession {
                 });
                 Ok(())
             }
-            (State::Committed, Message::Gaps(gaps)) if self.examine.is_none() => {
-                self.state = State::Doubting;
-                self.actions.push_back(Action::Doubt(gaps));
+            (State::Committed | State::Doubting, Message::Gaps(gaps)) if self.examine.is_none() => {
+                self.control.push(Message::Gaps(gaps));
                 Ok(())
             }
             (State::Meeting | State::Committed | State::Doubting, Message::Bye) => {
-                self.control.push_back(Message::Bye);
+                self.control.push(Message::Bye);
                 Ok(())
             }
             (_, message) => Err(out_of_turn(message.name(), self.state())),
@@ -390,7 +317,7 @@ impl DestinationSession {
                     self.transmits.push_back(Message::SurveyEnd);
                     self.state = State::Receiving;
                 } else {
-                    self.actions.push_back(Action::Survey);
+                    self.next_list = Some(Action::Survey);
                 }
             }
             (State::Receiving, Event::Intended) => {
@@ -420,7 +347,7 @@ impl DestinationSession {
                     self.state = State::Committed;
                 } else {
                     self.transmits.extend(batches(entries).into_iter().map(Message::Listing));
-                    self.actions.push_back(Action::List);
+                    self.next_list = Some(Action::List);
                 }
             }
             (State::Doubting, Event::Doubted) => self.state = State::Committed,
@@ -456,6 +383,11 @@ impl DestinationSession {
         if self.state == State::Committing {
             self.commit_when_flushed();
         }
+        if self.state == State::Committed && matches!(self.control.front(), Some(Message::Gaps(_))) {
+            let Some(Message::Gaps(gaps)) = self.control.pop() else { unreachable!("it is in front") };
+            self.state = State::Doubting;
+            self.actions.push_back(Action::Doubt(gaps));
+        }
         let may_part = matches!(self.state, State::Meeting | State::Committed);
         if may_part && self.control.front() == Some(&Message::Bye) {
             self.transmits.push_back(Message::Bye);
@@ -481,7 +413,7 @@ impl DestinationSession {
         if !may_take {
             return Ok(false);
         }
-        match self.control.pop_front().expect("there is one") {
+        match self.control.pop().expect("there is one") {
             Message::Plan(plan) => self.take_plan(&plan)?,
             Message::Structure(ops) => {
                 let touches = ops.iter().map(touch_of).collect();
@@ -669,17 +601,14 @@ fn not_open(content: ContentId) -> Refusal {
 
 /// What a message from a data stream counts for until it is applied: itself, and what it is unpacked or copied to.
 fn weight(message: &Message) -> usize {
-    256 + match message {
-        Message::Piece(piece) => {
-            let copied =
-                piece.delta.as_ref().map_or(0, |delta| Extent::total_bytes(&delta.base) + piece.bytes as usize);
-            let unpacked = if piece.codec == Codec::Plain { 0 } else { piece.bytes as usize };
-            piece.body.len() + piece.leaves.len() * 32 + copied + unpacked
+    message.weight()
+        + match message {
+            Message::Piece(piece) => {
+                let copied =
+                    piece.delta.as_ref().map_or(0, |delta| Extent::total_bytes(&delta.base) + piece.bytes as usize);
+                copied + if piece.codec == Codec::Plain { 0 } else { piece.bytes as usize }
+            }
+            Message::Pack(pack) if pack.codec != Codec::Plain => pack.raw_bytes(),
+            _ => 0,
         }
-        Message::Pack(pack) => {
-            let unpacked = if pack.codec == Codec::Plain { 0 } else { pack.raw_bytes() };
-            pack.body.len() + bytes_of(&pack.files) + unpacked
-        }
-        _ => 0,
-    }
 }

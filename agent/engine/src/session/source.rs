@@ -24,7 +24,7 @@ use tranship_proto::refusal::{Reason, Refusal};
 
 pub use self::work::{Action, Event, Order, Planned, Produced};
 use super::handover::Handover;
-use super::outbox::Outbox;
+use super::queue::Queue;
 pub use super::verdict::Verdict;
 use super::{Channel, Failure, out_of_turn};
 
@@ -63,7 +63,7 @@ pub struct SourceSession {
     choice: BasisChoice,
     note: Option<&'static str>,
     planned: Planned,
-    outbox: Outbox,
+    outbox: Queue<(Channel, Message)>,
     actions: VecDeque<Action>,
     /// Lists of the peer that are being kept or compared.
     taking_in: usize,
@@ -93,7 +93,7 @@ impl SourceSession {
             choice: BasisChoice::Survey,
             note: None,
             planned: Planned::default(),
-            outbox: Outbox::default(),
+            outbox: Queue::default(),
             actions: VecDeque::new(),
             taking_in: 0,
             reads: 0,
@@ -467,7 +467,7 @@ impl SourceSession {
             self.asks += usize::from(matches!(produced, Produced::Ask(_)));
             for (channel, message) in self.handover.messages(produced) {
                 self.has_said_anything = true;
-                self.outbox.push(channel, message);
+                self.outbox.push((channel, message));
             }
         }
     }
@@ -570,6 +570,6 @@ impl SourceSession {
     }
 
     fn say(&mut self, message: Message) {
-        self.outbox.push(Channel::Control, message);
+        self.outbox.push((Channel::Control, message));
     }
 }

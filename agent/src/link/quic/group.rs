@@ -36,6 +36,9 @@ const INCOMING_MAX: usize = limit::DATA_STREAMS_MAX as usize + 2 * CONNECTIONS_M
 /// Questions of a listener that wants to send: for connections for data, and for offers of TCP.
 const QUESTIONS_MAX: u32 = 2;
 
+/// Bytes over TCP that tell contents from handshakes.
+const CONTENTS_BYTES_MIN: u64 = 1 << 20;
+
 /// What a connection of this link hands to [`Group::accept_data`].
 type Incoming = Result<RecvStream, LinkError>;
 
@@ -194,12 +197,11 @@ impl Group {
             sum.rtt = Some(sum.rtt.map_or(stats.path.rtt, |rtt| rtt.min(stats.path.rtt)));
             sum.rtt_min = Some(sum.rtt_min.map_or(stats.path.min_rtt, |rtt| rtt.min(stats.path.min_rtt)));
         }
-        if let Some(traffic) = self.beside.as_ref().map(|beside| beside.traffic())
-            && traffic.sent_bytes() + traffic.received_bytes() > 0
-        {
-            sum.transport = "quic+tcp";
-            sum.sent_bytes += traffic.sent_bytes();
-            sum.received_bytes += traffic.received_bytes();
+        if let Some(traffic) = self.beside.as_ref().map(|beside| beside.traffic()) {
+            let (sent, received) = (traffic.sent_bytes(), traffic.received_bytes());
+            sum.transport = if sent + received < CONTENTS_BYTES_MIN { "quic" } else { "quic+tcp" };
+            sum.sent_bytes += sent;
+            sum.received_bytes += received;
         }
         // Contents take the connections for data, and what carries contents is what counts.
         let carrying = if data.connections.is_empty() { std::slice::from_ref(control) } else { &data.connections[..] };

@@ -23,6 +23,9 @@ use crate::link::{ANSWER_MAX, LinkError, LinkOptions};
 /// Written by the listener when it takes a connection for a stream of its own.
 const TAKEN: u8 = 1;
 
+/// Connections that may die one after the other before they are used: after that there are no more.
+const OFFERS_DIED_MAX: u32 = 3;
+
 /// The data streams of one link that go over TCP.
 pub(in crate::link) struct Lanes {
     side: Side,
@@ -187,18 +190,30 @@ async fn keep_offering(
     connections: Connections,
     taken: mpsc::Sender<Result<Tls, LinkError>>,
 ) {
-    loop {
-        let offered = async {
-            let mut tls = open(&dialer, Purpose::DataToDialer, traffic.clone()).await?;
-            connections.add(&tls);
-            let mut answer = [0];
-            tls.read_exact(&mut answer).await.map_err(LinkError::of_io)?;
-            if answer == [TAKEN] { Ok(tls) } else { Err(LinkError::Greeting) }
+    let mut died = 0;
+    while died < OFFERS_DIED_MAX {
+        let mut tls = match open(&dialer, Purpose::DataToDialer, traffic.clone()).await {
+            Ok(tls) => tls,
+            Err(error) => {
+                let _ = taken.send(Err(error)).await;
+                return;
+            }
         };
-        let offered = offered.await;
-        let is_over = offered.is_err();
-        if taken.send(offered).await.is_err() || is_over {
-            return;
+        connections.add(&tls);
+        let mut answer = [0];
+        match tls.read_exact(&mut answer).await {
+            Ok(_) if answer == [TAKEN] => {
+                died = 0;
+                if taken.send(Ok(tls)).await.is_err() {
+                    return;
+                }
+            }
+            Ok(_) => {
+                let _ = taken.send(Err(LinkError::Greeting)).await;
+                return;
+            }
+            // What waits for long may be cut by what lies between; the next one may be used at once.
+            Err(_) => died += 1,
         }
     }
 }
