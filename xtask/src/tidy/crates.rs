@@ -13,6 +13,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tranship-benches", &["tranship-proto", "tranship-engine", "tranship-agent", "tranship", "tranship-tests"]),
     ("tranship-tests", &["tranship-proto", "tranship-engine", "tranship-agent", "tranship"]),
     ("tranship-lab", &[]),
+    ("tranship-lab-csi", &[]),
     ("xtask", &[]),
 ];
 
@@ -36,11 +37,13 @@ const CONFINED: &[Confined] = &[
     Confined { name: "lz4_flex", users: &["tranship-engine"], why: DECISIONS },
     Confined {
         name: "rustix",
-        users: &["tranship-agent", "tranship-tests", "tranship-benches", "tranship"],
+        users: &["tranship-agent", "tranship-tests", "tranship-benches", "tranship", "tranship-lab-csi"],
         why: "system calls are the agent's",
     },
     Confined { name: "landlock", users: &["tranship-agent"], why: "confinement is the agent's" },
     Confined { name: "seccompiler", users: &["tranship-agent"], why: "confinement is the agent's" },
+    Confined { name: "tonic*", users: &["tranship-lab-csi"], why: "only clusters speak gRPC" },
+    Confined { name: "prost*", users: &["tranship-lab-csi"], why: "only clusters speak gRPC" },
 ];
 
 const COORDINATORS: &[&str] = &["tranship", "tranship-api", "tranship-coordinator", "tranship-tests"];
@@ -133,6 +136,9 @@ mod tests {
             ("tranship-engine", "rustix", false),
             ("tranship", "landlock", false),
             ("tranship-tests", "seccompiler", false),
+            ("tranship-lab-csi", "tonic-prost", true),
+            ("tranship-agent", "tonic", false),
+            ("tranship-lab-csi", "tranship-agent", false),
         ] {
             let findings = check(&with_edge(from, to)).expect("read");
             assert_eq!(findings.is_empty(), is_allowed, "{from} -> {to}: {findings:?}");
