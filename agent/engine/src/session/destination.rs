@@ -612,3 +612,88 @@ fn weight(message: &Message) -> usize {
             _ => 0,
         }
 }
+
+#[cfg(test)]
+mod tests {
+    use tranship_proto::Place;
+    use tranship_proto::id::{Digest, Epoch};
+    use tranship_proto::message::{BasisChoice, Committed, Fidelity, Gap, GapKind, SurveyItem, VolumeKind};
+
+    use super::*;
+
+    const TOKEN: Token = Token([3; 16]);
+
+    fn greeting() -> Greeting {
+        Greeting { epoch: Epoch(1), volume: Some(VolumeKind::Tree), build: "a test".to_owned() }
+    }
+
+    /// A session whose pass is committed.
+    fn committed() -> DestinationSession {
+        let mut session = DestinationSession::new(greeting());
+        let basis = Basis {
+            volume: Digest([1; 32]),
+            token: None,
+            is_interrupted: false,
+            is_empty: true,
+            capacity_bytes: u64::MAX,
+            free_bytes: u64::MAX,
+        };
+        let begin = Begin {
+            basis: BasisChoice::Nothing,
+            fidelity: Fidelity::Plain,
+            is_final: true,
+            block_bytes: None,
+            excludes: Vec::new(),
+        };
+        for event in [
+            Event::Received(Message::Hello(greeting().hello(Role::Source))),
+            Event::Inspected(basis),
+            Event::Received(Message::Begin(begin)),
+            Event::Begun,
+            Event::Surveyed { items: Vec::new(), is_last: true },
+            Event::Received(Message::Finish(Finish { token: TOKEN, entries: 0 })),
+            Event::Committed(Committed { token: Some(TOKEN), ..Committed::default() }),
+        ] {
+            session.handle_event(event, Duration::ZERO);
+        }
+        while session.poll_action().is_some() {}
+        session
+    }
+
+    #[test]
+    fn differences_may_come_in_several_messages_and_all_are_doubted_before_the_end() {
+        let mut session = committed();
+        let gap = |name: &str| {
+            let place = Place::from_bytes(name.as_bytes()).expect("a name");
+            vec![Gap { place, what: GapKind::Unreadable, detail: String::new() }]
+        };
+        for message in [Message::Gaps(gap("one")), Message::Gaps(gap("two")), Message::Bye] {
+            session.handle_event(Event::Received(message), Duration::ZERO);
+        }
+        for name in ["one", "two"] {
+            assert!(!session.is_done());
+            assert_eq!(session.poll_action(), Some(Action::Doubt(gap(name))));
+            assert_eq!(session.poll_action(), None);
+            session.handle_event(Event::Doubted, Duration::ZERO);
+        }
+        assert!(session.is_done() && session.failure().is_none());
+    }
+
+    #[test]
+    fn no_more_is_listed_than_the_link_takes() {
+        let mut session = DestinationSession::new(greeting());
+        session.state = State::Surveying;
+        session.transmits.clear();
+        session.actions.clear();
+        let item = SurveyItem::Absent(Place::from_bytes(*b"gone").expect("a name"));
+        let survey = || Event::Surveyed { items: vec![item.clone()], is_last: false };
+        for _ in 1..LISTS_MAX {
+            session.handle_event(survey(), Duration::ZERO);
+            assert_eq!(session.poll_action(), Some(Action::Survey));
+        }
+        session.handle_event(survey(), Duration::ZERO);
+        assert_eq!(session.poll_action(), None);
+        assert!(matches!(session.poll_transmit(), Some(Message::Survey(_))));
+        assert_eq!(session.poll_action(), Some(Action::Survey));
+    }
+}
