@@ -9,7 +9,7 @@ use crate::golang::{Program, build};
 use crate::network::{Addresses, make_bridge, remove_bridge};
 use crate::node::Node;
 use crate::processes::{log, start, wait_for};
-use crate::storage::Storage;
+use crate::storage::{self, Storage};
 use crate::{LabError, Layout, READY_MAX, image};
 
 /// A minor version of Kubernetes that the lab can build.
@@ -211,6 +211,8 @@ impl Cluster {
 
     /// Takes it down, whatever is there of it.
     pub(crate) fn down(&self, layout: &Layout) -> Result<(), LabError> {
+        self.nodes.iter().for_each(Node::end);
+        storage::detach_all(layout);
         self.nodes.iter().try_for_each(|node| node.remove(layout))?;
         remove_bridge(self.name);
         let folder = layout.home().join(self.name);

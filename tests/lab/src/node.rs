@@ -164,8 +164,8 @@ state = "{state}"
         Ok(config.to_string())
     }
 
-    /// Ends everything of the node, in whatever state it is.
-    pub(crate) fn remove(&self, layout: &Layout) -> Result<(), LabError> {
+    /// Ends everything that runs on the node, in whatever state it is.
+    pub(crate) fn end(&self) {
         // The kubelet first: it would start again what is stopped.
         kill(&self.name, "kubelet");
         for task in self.ctr(&["tasks", "ls", "--quiet"]).unwrap_or_default().lines() {
@@ -175,6 +175,10 @@ state = "{state}"
         for process in sh(&format!("ip netns pids lab-{}", self.name)).unwrap_or_default().lines() {
             let _ = sh(&format!("kill -KILL {process}"));
         }
+    }
+
+    /// Removes what is left of a node that has [ended](Self::end).
+    pub(crate) fn remove(&self, layout: &Layout) -> Result<(), LabError> {
         let folder = layout.home().join(&self.name);
         unmount_beneath(&[folder.to_string_lossy().into_owned(), self.runtime_folder()])?;
         remove_namespace(&self.name);

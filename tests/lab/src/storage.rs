@@ -42,6 +42,20 @@ volumeBindingMode: WaitForFirstConsumer
 allowVolumeExpansion: true
 "#;
 
+/// Takes away the loop devices of all volumes: those that kubelets have put over them first. One that is mounted goes
+/// when it is unmounted; after that the file behind it could not be told any more.
+pub(crate) fn detach_all(layout: &Layout) {
+    let list = ["--list", "--noheadings", "--output", "NAME,BACK-FILE"];
+    let told = run(&mut command("losetup", list)).unwrap_or_default();
+    let ours =
+        |line: &&str| line.split_whitespace().nth(1).is_some_and(|file| Path::new(file).starts_with(layout.home()));
+    let mut lines: Vec<&str> = told.lines().filter(ours).collect();
+    lines.sort_by_key(|line| !line.contains("/kubelet/"));
+    for device in lines.iter().filter_map(|line| line.split_whitespace().next()) {
+        let _ = run(&mut command("losetup", ["--detach", device]));
+    }
+}
+
 /// Programs, built.
 pub(crate) struct Storage {
     driver: PathBuf,
