@@ -36,6 +36,7 @@ impl fmt::Display for Version {
 pub(crate) struct Binaries {
     kubernetes: Vec<(Version, PathBuf)>,
     storage: Storage,
+    images: Vec<PathBuf>,
 }
 
 impl Binaries {
@@ -46,7 +47,7 @@ impl Binaries {
                 kubernetes.push((version, build(layout, &kubernetes_program(version), say)?));
             }
         }
-        Ok(Self { kubernetes, storage: Storage::build(layout, say)? })
+        Ok(Self { kubernetes, storage: Storage::build(layout, say)?, images: image::build_all(layout, say)? })
     }
 
     fn kubernetes(&self, version: Version) -> &Path {
@@ -102,11 +103,10 @@ impl Cluster {
             let kubernetes = binaries.kubernetes(self.version);
             self.prepare(layout)?;
             self.start_control_plane(layout, kubernetes)?;
-            let images = [image::busybox(layout)?];
             let link = layout.home().join(self.name).join("kubectl");
             std::os::unix::fs::symlink(kubernetes, &link).map_err(LabError::io(&link))?;
             binaries.storage.start(self, layout)?;
-            self.nodes.iter().try_for_each(|node| node.start(self, layout, kubernetes, &images))?;
+            self.nodes.iter().try_for_each(|node| node.start(self, layout, kubernetes, &binaries.images))?;
         }
         let log = log(layout, &self.nodes[0].name, "kubelet")?;
         wait_for("a ready node", &log, READY_MAX, || {

@@ -1,25 +1,77 @@
-//! Images of containers, made of files of this machine: no registry is asked.
+//! Images of containers, made of Debian's packages and files of this machine: no registry is asked.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tempfile::TempDir;
 
 use crate::command::{command, run};
 use crate::layout::write;
 use crate::{LabError, Layout};
 
+/// The image whose process holds the namespaces of a pod, and which serves as a shell besides.
+pub const BUSYBOX: &str = "docker.io/lab/busybox:1";
+
+/// A database server with its tools, pgbench among them: it keeps its data in `$PGDATA`, as user 999.
+pub const POSTGRES: &str = "docker.io/lab/postgres:1";
+
+/// What a container of POSTGRES runs: it makes a database where there is none, and is never asked for a password.
+const START_POSTGRES: &str = r#"#!/bin/sh
+set -eu
+bin=$(echo /usr/lib/postgresql/*/bin)
+[ -s "$PGDATA/PG_VERSION" ] || "$bin/initdb" --username=postgres --auth=trust --locale=C --encoding=UTF8 --data-checksums
+exec "$bin/postgres" -c listen_addresses='*' -c unix_socket_directories=/tmp "$@"
+"#;
+
+/// What packages bring along and no container needs: two thirds of their bytes.
+const LEFT_OUT: &[&str] = &[
+    "./usr/lib/*/gconv",
+    "./usr/lib/*/libLLVM*",
+    "./usr/lib/*/libperl*",
+    "./usr/lib/*/libz3*",
+    "./usr/lib/*/perl*",
+    "./usr/lib/locale",
+    "./usr/lib/postgresql/*/lib/bitcode",
+    "./usr/lib/postgresql/*/lib/llvmjit*",
+    "./usr/share/doc",
+    "./usr/share/i18n",
+    "./usr/share/locale",
+    "./usr/share/man",
+    "./usr/share/perl*",
+];
+
+/// Makes the archives of all images that are not there yet.
+pub(crate) fn build_all(layout: &Layout, say: &dyn Fn(&str)) -> Result<Vec<PathBuf>, LabError> {
+    let folder = layout.cache().join("images");
+    fs::create_dir_all(&folder).map_err(LabError::io(&folder))?;
+    let build = |name: &str, make: &dyn Fn(&Path) -> Result<(), LabError>| {
+        let archive = folder.join(format!("{name}.tar"));
+        if !archive.exists() {
+            say(&format!("making the image {name}"));
+            make(&archive)?;
+        }
+        Ok::<_, LabError>(archive)
+    };
+    Ok(vec![build("busybox", &busybox)?, build("postgres", &postgres)?])
+}
+
 /// What a container of an image runs, and from which files.
-pub(crate) struct Image<'a> {
+struct Image<'a> {
     /// Its full name with a tag.
-    pub(crate) name: &'a str,
+    name: &'a str,
     /// The folder that is its root.
-    pub(crate) root: &'a Path,
+    root: &'a Path,
     /// Program and arguments.
-    pub(crate) entrypoint: &'a [&'a str],
+    entrypoint: &'a [&'a str],
+    /// Variables, as `NAME=value`.
+    variables: &'a [&'a str],
 }
 
 impl Image<'_> {
     /// Writes it as an archive that `ctr image import` reads, in the form of `docker save`.
-    pub(crate) fn archive(&self, to: &Path) -> Result<(), LabError> {
+    fn archive(&self, to: &Path) -> Result<(), LabError> {
         let folder = tempfile::tempdir_in(to.parent().expect("a file lies in a folder")).map_err(LabError::io(to))?;
         let layer = folder.path().join("layer.tar");
         run(command("tar", ["--sort=name", "--numeric-owner", "--create", "--file"])
@@ -29,44 +81,107 @@ impl Image<'_> {
             .arg("."))?;
         let sum = run(&mut command("sha256sum", [&layer]))?;
         let sum = sum.split_whitespace().next().unwrap_or_default();
+        let mut variables = vec!["PATH=/usr/local/bin:/usr/bin:/bin"];
+        variables.extend(self.variables);
         let config = serde_json::json!({
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Entrypoint": self.entrypoint, "Env": ["PATH=/usr/local/bin:/usr/bin:/bin"]},
+            "config": {"Entrypoint": self.entrypoint, "Env": variables},
             "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{sum}")]},
         });
         let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [self.name], "Layers": ["layer.tar"]}]);
         write(&folder.path().join("config.json"), config.to_string())?;
         write(&folder.path().join("manifest.json"), manifest.to_string())?;
+        let unfinished = folder.path().join("image.tar");
         let mut tar = command("tar", ["--create", "--file"]);
-        tar.arg(to).arg("--directory").arg(folder.path());
-        run(tar.args(["manifest.json", "config.json", "layer.tar"])).map(drop)
+        tar.arg(&unfinished).arg("--directory").arg(folder.path());
+        run(tar.args(["manifest.json", "config.json", "layer.tar"]))?;
+        fs::rename(&unfinished, to).map_err(LabError::io(to))
     }
 }
 
-/// The image whose process holds the namespaces of a pod, and which serves as a shell besides: busybox.
-pub(crate) fn busybox(layout: &Layout) -> Result<PathBuf, LabError> {
-    let archive = layout.folder("images")?.join("busybox.tar");
-    if archive.exists() {
-        return Ok(archive);
-    }
-    let root = tempfile::tempdir().map_err(LabError::io(&archive))?;
-    for folder in ["bin", "tmp", "etc", "proc", "sys", "dev"] {
-        let folder = root.path().join(folder);
-        fs::create_dir(&folder).map_err(LabError::io(&folder))?;
-    }
-    let program = root.path().join("bin/busybox");
+fn busybox(archive: &Path) -> Result<(), LabError> {
+    let root = empty_root()?;
+    let bin = root.path().join("usr/bin");
+    let program = bin.join("busybox");
     fs::copy("/bin/busybox", &program).map_err(LabError::io(&program))?;
-    run(command("/bin/busybox", ["--install", "-s"]).arg(root.path().join("bin")))?;
-    for applet in fs::read_dir(root.path().join("bin")).map_err(LabError::io(&program))?.flatten() {
-        if applet.path() != program {
-            fs::remove_file(applet.path()).map_err(LabError::io(&applet.path()))?;
-            std::os::unix::fs::symlink("busybox", applet.path()).map_err(LabError::io(&applet.path()))?;
-        }
+    for applet in run(&mut command("/bin/busybox", ["--list"]))?.lines().filter(|applet| *applet != "busybox") {
+        let applet = bin.join(applet);
+        symlink("busybox", &applet).map_err(LabError::io(&applet))?;
     }
-    Image { name: BUSYBOX, root: root.path(), entrypoint: &["/bin/sleep", "2147483647"] }.archive(&archive)?;
-    Ok(archive)
+    let entrypoint = &["/bin/sleep", "2147483647"];
+    Image { name: BUSYBOX, root: root.path(), entrypoint, variables: &[] }.archive(archive)
 }
 
-/// Its name.
-pub(crate) const BUSYBOX: &str = "docker.io/lab/busybox:1";
+fn postgres(archive: &Path) -> Result<(), LabError> {
+    let root = empty_root()?;
+    unpack_packages(&["postgresql", "postgresql-contrib", "coreutils", "dash", "grep", "sed"], root.path())?;
+    let file = |name: &str| root.path().join(name);
+    write(&file("etc/passwd"), "root:x:0:0::/root:/bin/sh\npostgres:x:999:999::/tmp:/bin/sh\n")?;
+    write(&file("etc/group"), "root:x:0:\npostgres:x:999:\n")?;
+    let start = file("usr/local/bin/start-postgres");
+    fs::create_dir_all(file("usr/local/bin")).map_err(LabError::io(&start))?;
+    write(&start, START_POSTGRES)?;
+    fs::set_permissions(&start, Permissions::from_mode(0o755)).map_err(LabError::io(&start))?;
+    let shell = file("usr/bin/sh");
+    if !shell.exists() {
+        symlink("dash", &shell).map_err(LabError::io(&shell))?;
+    }
+    // Debian's wrappers want a whole system around them.
+    let programs = fs::read_dir(file("usr/lib/postgresql")).map_err(LabError::io(&file("usr/lib/postgresql")))?;
+    let version =
+        programs.flatten().next().ok_or_else(|| LabError::Machine("no PostgreSQL was unpacked".to_owned()))?;
+    let bin = Path::new("/usr/lib/postgresql").join(version.file_name()).join("bin");
+    for program in ["psql", "pgbench", "pg_isready"] {
+        let (from, to) = (bin.join(program), file("usr/local/bin").join(program));
+        symlink(&from, &to).map_err(LabError::io(&to))?;
+    }
+    let (entrypoint, variables) =
+        (&["/usr/local/bin/start-postgres"], &["PGDATA=/data/postgres", "PGHOST=/tmp", "PGUSER=postgres"]);
+    Image { name: POSTGRES, root: root.path(), entrypoint, variables }.archive(archive)
+}
+
+/// A root with nothing in it but the folders that every one has.
+fn empty_root() -> Result<TempDir, LabError> {
+    let root = tempfile::tempdir().map_err(LabError::io(Path::new("a temporary folder")))?;
+    for folder in ["usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "tmp", "etc", "proc", "sys", "dev", "root", "var"] {
+        let folder = root.path().join(folder);
+        fs::create_dir_all(&folder).map_err(LabError::io(&folder))?;
+    }
+    for link in ["bin", "sbin", "lib", "lib64"] {
+        let link = root.path().join(link);
+        let target = Path::new("usr").join(link.file_name().expect("it has just been joined"));
+        symlink(target, &link).map_err(LabError::io(&link))?;
+    }
+    for (folder, mode) in [("", 0o755), ("tmp", 0o1777)] {
+        let folder = root.path().join(folder);
+        fs::set_permissions(&folder, Permissions::from_mode(mode)).map_err(LabError::io(&folder))?;
+    }
+    Ok(root)
+}
+
+/// Unpacks these packages, and all that they depend on, without running anything of them.
+fn unpack_packages(packages: &[&str], root: &Path) -> Result<(), LabError> {
+    let mut depends = command("apt-cache", ["depends", "--recurse"]);
+    for kind in ["recommends", "suggests", "conflicts", "breaks", "replaces", "enhances"] {
+        depends.arg(format!("--no-{kind}"));
+    }
+    let told = run(depends.args(packages))?;
+    // Lines that do not begin with a space are packages; those in angle brackets only stand for others.
+    let is_package = |line: &&str| line.starts_with(|first: char| first.is_ascii_alphanumeric()) && !line.contains(':');
+    let wanted: Vec<&str> = told.lines().filter(is_package).collect();
+    let downloads = tempfile::tempdir().map_err(LabError::io(root))?;
+    // apt gives up its rights for a download, and then has to be able to write.
+    fs::set_permissions(downloads.path(), Permissions::from_mode(0o777)).map_err(LabError::io(downloads.path()))?;
+    run(command("apt-get", ["download", "-qq"]).args(wanted).current_dir(downloads.path()))?;
+    for package in fs::read_dir(downloads.path()).map_err(LabError::io(downloads.path()))?.flatten() {
+        let mut files = command("dpkg-deb", ["--fsys-tarfile".as_ref(), package.path().as_os_str()]);
+        let mut unpacking = files.stdout(Stdio::piped()).spawn().map_err(LabError::io(&package.path()))?;
+        let tar = unpacking.stdout.take().expect("it is piped");
+        let mut unpack = command("tar", ["--extract", "--keep-directory-symlink"]);
+        unpack.args(LEFT_OUT.iter().map(|pattern| format!("--exclude={pattern}")));
+        run(unpack.arg("--directory").arg(root).stdin(tar))?;
+        unpacking.wait().map_err(LabError::io(&package.path()))?;
+    }
+    Ok(())
+}

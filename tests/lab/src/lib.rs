@@ -23,6 +23,7 @@ use std::time::Duration;
 
 pub use cluster::{Cluster, Version};
 pub use error::LabError;
+pub use image::{BUSYBOX, POSTGRES};
 pub use layout::Layout;
 
 use cluster::Binaries;
