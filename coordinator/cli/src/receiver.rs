@@ -142,7 +142,10 @@ fn reap(mut child: Child) {
 pub(crate) fn complaint(line: &str) -> String {
     let value: Value = serde_json::from_str(line).unwrap_or_default();
     match (value["error"]["code"].as_str(), value["error"]["message"].as_str()) {
-        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(code), Some(message)) => {
+            let causes = value["error"]["causes"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            [code, message].into_iter().chain(causes).collect::<Vec<_>>().join(": ")
+        }
         _ if line.is_empty() => "it ended without a word".to_owned(),
         _ => printable(line.trim_end()),
     }
@@ -154,4 +157,18 @@ fn no_receiver(why: &str) -> RunError {
 
 fn disagreement(why: &str) -> RunError {
     RunError::failed("TS-U083", format!("the source is done and the receiver is not: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_process_complains_of_keeps_its_causes() {
+        let error = RunError::refused("TS-U002", "cannot start").because(io::Error::from_raw_os_error(24));
+        let told = complaint(&error.to_json().to_string());
+        assert_eq!(told, "TS-U002: cannot start: Too many open files (os error 24)");
+        assert_eq!(complaint(""), "it ended without a word");
+        assert_eq!(complaint("nonsense\n"), "nonsense");
+    }
 }
