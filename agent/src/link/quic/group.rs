@@ -386,10 +386,16 @@ impl Shared {
 
     /// Closes all connections, and those that come later.
     fn end(&self, code: VarInt, reason: &str) {
-        self.control.close(code, reason.as_bytes());
+        let close = |connection: &Connection| {
+            // Closed again, it would forget what the peer has said.
+            if connection.close_reason().is_none() {
+                connection.close(code, reason.as_bytes());
+            }
+        };
+        close(&self.control);
         self.data.send_modify(|data| {
             data.is_over = true;
-            data.connections.iter().for_each(|connection| connection.close(code, reason.as_bytes()));
+            data.connections.iter().for_each(close);
         });
     }
 }
