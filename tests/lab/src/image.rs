@@ -181,7 +181,9 @@ fn unpack_packages(packages: &[&str], root: &Path) -> Result<(), LabError> {
         let mut unpack = command("tar", ["--extract", "--keep-directory-symlink"]);
         unpack.args(LEFT_OUT.iter().map(|pattern| format!("--exclude={pattern}")));
         run(unpack.arg("--directory").arg(root).stdin(tar))?;
-        unpacking.wait().map_err(LabError::io(&package.path()))?;
+        if !unpacking.wait().map_err(LabError::io(&package.path()))?.success() {
+            return Err(LabError::Machine(format!("{} cannot be unpacked", package.path().display())));
+        }
     }
     Ok(())
 }
