@@ -165,15 +165,11 @@ impl DestinationSession {
         self.transmits.pop_front()
     }
 
-    fn list_on(&mut self) {
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
         if self.transmits.len() < LISTS_MAX {
             self.actions.extend(self.next_list.take());
         }
-    }
-
-    /// The next thing to do.
-    pub fn poll_action(&mut self) -> Option<Action> {
-        self.list_on();
         self.actions.pop_front()
     }
 

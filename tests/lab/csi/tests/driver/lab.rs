@@ -132,6 +132,20 @@ impl Lab {
         self.controller("Controller/ControllerUnpublishVolume", request)
     }
 
+    /// Everything that gives a pod on this node a volume.
+    pub(crate) fn mount(&self, id: &str, node: usize, capability: &VolumeCapability) {
+        self.attach(id, node, capability).expect("attached");
+        self.node(node).stage(id, capability).expect("staged");
+        self.node(node).publish(id, capability).expect("published");
+    }
+
+    /// The way back.
+    pub(crate) fn unmount(&self, id: &str, node: usize) {
+        self.node(node).unpublish(id).expect("unpublished");
+        self.node(node).unstage(id).expect("unstaged");
+        self.detach(id, node).expect("detached");
+    }
+
     pub(crate) fn expand(&self, id: &str, bytes: u64) -> Answer<ControllerExpandVolumeResponse> {
         let request = ControllerExpandVolumeRequest { volume_id: id.into(), capacity_range: Some(range(bytes)) };
         self.controller("Controller/ControllerExpandVolume", request)

@@ -126,9 +126,7 @@ fn grows(kind: &str, before: u64, after: u64) {
     let Some(lab) = Lab::with_nodes(&["a1"]) else { return };
     let (id, node, capability) = ("pvc-1", lab.node(0), folder(kind, RWO));
     lab.create(id, before, &capability).unwrap();
-    lab.attach(id, 0, &capability).unwrap();
-    node.stage(id, &capability).unwrap();
-    node.publish(id, &capability).unwrap();
+    lab.mount(id, 0, &capability);
     let small = stats(&lab, id);
     assert_eq!([small[0].0, small[1].0], [i32::from(Unit::Bytes), Unit::Inodes.into()]);
     assert!(small[0].1 <= before.cast_signed(), "{small:?}");
@@ -139,9 +137,7 @@ fn grows(kind: &str, before: u64, after: u64) {
     assert!(large[0].1 > before.cast_signed() && large[0].1 <= after.cast_signed(), "{large:?}");
     // Asking for less changes nothing.
     assert_eq!(lab.expand(id, before).unwrap().capacity_bytes, after.cast_signed());
-    node.unpublish(id).unwrap();
-    node.unstage(id).unwrap();
-    lab.detach(id, 0).unwrap();
+    lab.unmount(id, 0);
     lab.delete(id).unwrap();
     lab.finish();
 }
@@ -165,18 +161,14 @@ fn a_device_grows_while_it_is_used() {
     let Some(lab) = Lab::with_nodes(&["a1"]) else { return };
     let (id, node, capability) = ("pvc-1", lab.node(0), device(RWO));
     lab.create(id, 8 * MIB, &capability).unwrap();
-    lab.attach(id, 0, &capability).unwrap();
-    node.stage(id, &capability).unwrap();
-    node.publish(id, &capability).unwrap();
+    lab.mount(id, 0, &capability);
     lab.expand(id, 24 * MIB).unwrap();
     node.expand(id).unwrap();
     let mut shown = File::open(node.target(id)).unwrap();
     assert_eq!(std::io::Seek::seek(&mut shown, std::io::SeekFrom::End(0)).unwrap(), 24 * MIB);
     drop(shown);
     assert_eq!(stats(&lab, id), [(Unit::Bytes.into(), (24 * MIB).cast_signed())]);
-    node.unpublish(id).unwrap();
-    node.unstage(id).unwrap();
-    lab.detach(id, 0).unwrap();
+    lab.unmount(id, 0);
     lab.delete(id).unwrap();
     lab.finish();
 }
@@ -204,14 +196,10 @@ fn two_nodes_with_the_same_folder_see_each_others_files() {
     lab.detach(id, 0).unwrap();
     fs::write(nodes[1].target(id).join("late"), "late").unwrap();
     // It comes back to what the other has.
-    lab.attach(id, 0, &capability).unwrap();
-    nodes[0].stage(id, &capability).unwrap();
-    nodes[0].publish(id, &capability).unwrap();
+    lab.mount(id, 0, &capability);
     assert_eq!(fs::read_to_string(nodes[0].target(id).join("late")).unwrap(), "late");
-    for (at, node) in nodes.iter().enumerate() {
-        node.unpublish(id).unwrap();
-        node.unstage(id).unwrap();
-        lab.detach(id, at).unwrap();
+    for at in 0..nodes.len() {
+        lab.unmount(id, at);
     }
     lab.delete(id).unwrap();
     lab.finish();
@@ -223,10 +211,8 @@ fn two_nodes_share_a_device_until_the_last_leaves() {
     let (id, capability) = ("pvc-1", device(RWX));
     lab.create(id, 8 * MIB, &capability).unwrap();
     let nodes = [lab.node(0), lab.node(1)];
-    for (at, node) in nodes.iter().enumerate() {
-        lab.attach(id, at, &capability).unwrap();
-        node.stage(id, &capability).unwrap();
-        node.publish(id, &capability).unwrap();
+    for at in 0..nodes.len() {
+        lab.mount(id, at, &capability);
     }
     nodes[0].unpublish(id).unwrap();
     twice(|| nodes[0].unstage(id));
