@@ -1,0 +1,10 @@
+//! What is orchestrated in clusters: preflight, pairs of agents, quiesce, fence, cutover, rollback.
+//!
+//! The coordinator never sees data. What it decides from is in the [`Record`](tranship_api::Record), which lies in both
+//! clusters; what it says to agents is `tranship_proto::control`.
+
+pub mod cluster;
+pub mod error;
+
+pub use cluster::Cluster;
+pub use error::Error;
