@@ -5,6 +5,8 @@
 
 pub mod cluster;
 pub mod error;
+pub mod ledger;
 
 pub use cluster::Cluster;
 pub use error::Error;
+pub use ledger::Ledger;
