@@ -57,8 +57,10 @@ impl Ledger {
             if ledger.cluster(side).find::<ConfigMap>(namespace, &name).await?.is_some() {
                 return Err(Error::refused(
                     "TS-K910",
-                    format!("there is a migration {:?} already: ConfigMap {namespace}/{name} in the {side} cluster",
-                        ledger.record.migration.metadata.name),
+                    format!(
+                        "there is a migration {:?} already: ConfigMap {namespace}/{name} in the {side} cluster",
+                        ledger.record.migration.metadata.name
+                    ),
                     "choose another name, or end that one with `tranship finish`",
                 ));
             }
@@ -173,7 +175,9 @@ impl Ledger {
             _ => {
                 return Err(Error::refused(
                     "TS-K912",
-                    format!("the {owner} cluster does not say that it gave up, and the {heir} may not start without that"),
+                    format!(
+                        "the {owner} cluster does not say that it gave up, and the {heir} may not start without that"
+                    ),
                     "see that the cluster answers and run the same command again; if it is lost for good, `tranship \
                      cutover --override-lost-owner`",
                 ));
@@ -233,7 +237,8 @@ impl Ledger {
                     return Ok(());
                 }
                 Err(error) if error.is_conflict() || error.is_not_found() => {
-                    let (copy, record) = look(&cluster, &namespace, &map_name(&self.record.migration.metadata.name)).await?;
+                    let (copy, record) =
+                        look(&cluster, &namespace, &map_name(&self.record.migration.metadata.name)).await?;
                     if let Some(record) = record.filter(|record| is_ahead(record, &self.record)) {
                         return Err(Error::Superseded { coordinator: record.coordinator, epoch: record.epoch });
                     }

@@ -3,9 +3,13 @@
 //! The coordinator never sees data. What it decides from is in the [`Record`](tranship_api::Record), which lies in both
 //! clusters; what it says to agents is `tranship_proto::control`.
 
+pub mod agents;
 pub mod cluster;
+pub mod control;
 pub mod error;
 pub mod ledger;
+pub mod pair;
+pub mod watch;
 
 pub use cluster::Cluster;
 pub use error::Error;
