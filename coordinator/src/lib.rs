@@ -3,8 +3,12 @@
 //! The coordinator never sees data. What it decides from is in the [`Record`](tranship_api::Record), which lies in both
 //! clusters; what it says to agents is `tranship_proto::control`.
 
+pub mod bring;
+pub mod claims;
 pub mod cluster;
 pub mod error;
+pub mod preflight;
+pub mod rights;
 
 pub use cluster::Cluster;
 pub use error::Error;
