@@ -4,11 +4,15 @@
 //! clusters; what it says to agents is `tranship_proto::control`.
 
 pub mod agents;
+pub mod bring;
+pub mod claims;
 pub mod cluster;
 pub mod control;
 pub mod error;
 pub mod ledger;
 pub mod pair;
+pub mod preflight;
+pub mod rights;
 pub mod watch;
 
 pub use cluster::Cluster;
