@@ -9,7 +9,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tranship-proto", &[]),
     ("tranship-engine", &["tranship-proto"]),
     ("tranship-agent", &["tranship-engine", "tranship-proto"]),
-    ("tranship", &["tranship-agent"]),
+    ("tranship", &["tranship-agent", "tranship-proto"]),
     ("tranship-benches", &["tranship-proto", "tranship-engine", "tranship-agent", "tranship", "tranship-tests"]),
     ("tranship-tests", &["tranship-proto", "tranship-engine", "tranship-agent", "tranship"]),
     ("tranship-lab", &[]),
