@@ -69,13 +69,13 @@ pub(crate) fn run(options: AgentOptions, printer: Printer) -> Result<Exit, RunEr
     let runtime = runtime.map_err(|error| RunError::refused("TS-U002", "cannot start").because(error))?;
     runtime.block_on(async {
         let (inputs, incoming) = mpsc::channel(INPUTS_MAX);
-        let agent = Agent::new(options, inputs.clone())?;
-        let control = agent.options.control;
+        let control = options.control;
         let no_listener = |error| {
             RunError::refused(code::PORT, format!("cannot listen for a coordinator at {control}")).because(error)
         };
         let listener = TcpListener::bind(control).await.map_err(no_listener)?;
         let control = listener.local_addr().map_err(no_listener)?;
+        let agent = Agent::new(AgentOptions { control, ..options }, inputs.clone())?;
         printer.json(&json!({ "control": control }));
         printer.line(&format!("listening for a coordinator at {control}"));
         let (migration, secret) = (agent.options.migration.clone(), agent.options.secret);
@@ -213,7 +213,9 @@ impl Agent {
         if self.passes.is_idle() {
             return self.touched + self.options.idle;
         }
-        self.passes.abandoned_from(self.touched, self.options.idle)
+        let abandoned = self.passes.abandoned_from(self.touched, self.options.idle);
+        // Those that are being ended already say so when they are over.
+        abandoned.unwrap_or_else(|| Instant::now() + self.options.idle)
     }
 
     fn look(&mut self) {

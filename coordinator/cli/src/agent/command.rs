@@ -26,9 +26,8 @@ pub(super) fn typed(
     relay: Option<SocketAddr>,
     share: Option<NonZeroU64>,
 ) -> Result<Typed, &'static str> {
-    let mut flags: Vec<OsString> = ["--output=json", if order.role == Role::Source { "sync" } else { "receive" }]
-        .map(OsString::from)
-        .into();
+    let mut flags: Vec<OsString> =
+        ["--output=json", if order.role == Role::Source { "sync" } else { "receive" }].map(OsString::from).into();
     flags.push("--attached".into());
     flags.push(joined("--state=", place.state.as_os_str()));
     // The relay carries connections, and no datagrams.

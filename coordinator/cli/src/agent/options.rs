@@ -82,7 +82,8 @@ impl AgentArgs {
             idle: parse_duration(&idle).ok_or_else(|| {
                 RunError::usage("--idle is not a time", "write a whole number of seconds or minutes, as 60s or 5m")
             })?,
-            termination: termination_file.or_else(|| Some(TERMINATION_FILE.into()).filter(|path: &PathBuf| path.exists())),
+            termination: termination_file
+                .or_else(|| Some(TERMINATION_FILE.into()).filter(|path: &PathBuf| path.exists())),
         })
     }
 }

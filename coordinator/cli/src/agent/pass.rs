@@ -254,9 +254,8 @@ fn event(order: &Order, line: &[u8]) -> Option<Event> {
         return Some(Event::Note { pass: order.pass.clone(), text: printable(note) });
     }
     let mut progress = said.get_mut("progress")?.take();
-    progress.as_object_mut()?.extend([
-        ("pass".to_owned(), Value::from(&*order.pass)),
-        ("volume".to_owned(), Value::from(&*order.volume)),
-    ]);
+    progress
+        .as_object_mut()?
+        .extend([("pass".to_owned(), Value::from(&*order.pass)), ("volume".to_owned(), Value::from(&*order.volume))]);
     serde_json::from_value::<Progress>(progress).ok().map(Event::Progress)
 }

@@ -110,8 +110,7 @@ impl Passes {
         let address = address.map_err(|error| (code::PORT, format!("there is no port for the pass: {error}")))?;
         let cap = order.bits_per_second.map(bits);
         let share = least(self.share(self.running.len() + 1), cap);
-        let typed =
-            command::typed(&order, &place, address, share).map_err(|why| (code::ORDER, why.to_owned()))?;
+        let typed = command::typed(&order, &place, address, share).map_err(|why| (code::ORDER, why.to_owned()))?;
         let (share, changes) = watch::channel(share);
         let stop = Stop::new();
         let running = Running {
@@ -222,10 +221,10 @@ impl Passes {
         self.split();
     }
 
-    /// When the first of them counts as abandoned, if nothing changes.
-    pub(super) fn abandoned_from(&self, touched: Instant, idle: Duration) -> Instant {
-        let first = self.running.values().filter(|running| !running.stop.is_set()).map(|running| running.moved).min();
-        touched.max(first.unwrap_or(touched)) + idle * ABANDONED_IDLES
+    /// When the first of them counts as abandoned, if nothing changes; nothing if all are being ended.
+    pub(super) fn abandoned_from(&self, touched: Instant, idle: Duration) -> Option<Instant> {
+        let moved = self.running.values().filter(|running| !running.stop.is_set()).map(|running| running.moved);
+        moved.min().map(|moved| touched.max(moved) + idle * ABANDONED_IDLES)
     }
 
     /// Ends those that do not move and about which nobody asks.

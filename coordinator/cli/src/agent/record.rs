@@ -209,7 +209,10 @@ mod tests {
         gaps.push(json!({ "kind": "acl", "path": "y" }));
         let long = shorten_report(json!({ "version": 1, "gaps": gaps, "notes": ["n"], "gap_counts": [5_001] }));
         assert!(length(&long) <= limit::CONTROL_REPORT_BYTES_MAX);
-        assert_eq!((&long["version"], &long["gap_counts"][0], &long["shortened"]), (&json!(1), &json!(5_001), &json!(true)));
+        assert_eq!(
+            (&long["version"], &long["gap_counts"][0], &long["shortened"]),
+            (&json!(1), &json!(5_001), &json!(true))
+        );
         assert_eq!((&long["gaps"][0]["kind"], &long["gaps"][1]["kind"]), (&json!("owner"), &json!("acl")));
         assert!(long["gaps"].as_array().is_some_and(|gaps| gaps.len() > 50), "{long}");
     }
