@@ -14,6 +14,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tranship-tests", &["tranship-proto", "tranship-engine", "tranship-agent", "tranship"]),
     ("tranship-lab", &[]),
     ("tranship-lab-csi", &[]),
+    ("tranship-lab-writer", &[]),
     ("xtask", &[]),
 ];
 
