@@ -219,7 +219,7 @@ mod tests {
 
     fn volume(path: &Path) -> Volume {
         let file = OpenOptions::new().read(true).write(true).open(path).expect("opened");
-        Volume::open(path, file).expect("read").ok().expect("a run")
+        Volume::open(path, file).expect("read").expect("a run")
     }
 
     #[test]

@@ -75,10 +75,6 @@ impl Tree {
         Self { run: run.to_owned(), files: BTreeMap::new() }
     }
 
-    pub(crate) fn run(&self) -> &str {
-        &self.run
-    }
-
     pub(crate) fn files(&self) -> &BTreeMap<String, Vec<u8>> {
         &self.files
     }
