@@ -1,4 +1,4 @@
-//! Images of programs of this workspace: one static file each, and nothing else.
+//! Images of programs of this workspace: one static file each, and an empty folder for what is temporary.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -86,8 +86,10 @@ impl Program<'_> {
         let root = tempfile::tempdir().map_err(LabError::io(&built))?;
         let program = root.path().join(self.binary);
         fs::copy(&built, &program).map_err(LabError::io(&built))?;
-        for path in [root.path(), &program] {
-            fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(LabError::io(path))?;
+        let temporary = root.path().join("tmp");
+        fs::create_dir(&temporary).map_err(LabError::io(&temporary))?;
+        for (path, mode) in [(root.path(), 0o755), (&program, 0o755), (&temporary, 0o1777)] {
+            fs::set_permissions(path, Permissions::from_mode(mode)).map_err(LabError::io(path))?;
         }
         let bytes = fs::read(&program).map_err(LabError::io(&program))?;
         match asks_for_interpreter(&bytes) {
