@@ -92,14 +92,19 @@ impl Link {
         }
         self.down();
         let (relay, device) = (sockets.relay(), sockets.device());
+        // Packets wait for nothing but the weather, however busy the machine is; without the right to that they may.
+        let prompt: &[&str] = if sh("chrt --fifo 10 true").is_ok() { &["chrt", "--fifo", "10"] } else { &["env"] };
         // One that was killed leaves it, and another cannot take it then.
         let _ = fs::remove_file(&device);
-        start_outside(&self.layout, MARK, "relay", &mut command(&program.to_string_lossy(), ["relay"]))?;
+        let start = |name: &str, program: &str, arguments: &[&str]| {
+            start_outside(&self.layout, MARK, name, command(prompt[0], &prompt[1..]).arg(program).args(arguments))
+        };
+        start("relay", &program.to_string_lossy(), &["relay"])?;
         let relay_log = log(&self.layout, MARK, "relay")?;
         wait_for("the relay of the link", &relay_log, READY_MAX, || self.weather().ok())?;
-        let mut socat = command("socat", ["-b", "65536", &format!("TUN,tun-name={DEVICE},iff-up,iff-no-pi")]);
-        socat.arg(format!("UNIX-SENDTO:{},bind={}", relay.display(), device.display()));
-        start_outside(&self.layout, MARK, "socat", &mut socat)?;
+        let tun = format!("TUN,tun-name={DEVICE},iff-up,iff-no-pi");
+        let packets = format!("UNIX-SENDTO:{},bind={}", relay.display(), device.display());
+        start("socat", "socat", &["-b", "65536", &tun, &packets])?;
         let route = format!("ip route replace default dev {DEVICE} table {TABLE}");
         wait_for("the device of the link", &log(&self.layout, MARK, "socat")?, READY_MAX, || sh(&route).ok())?;
         // What comes out of the device has an address that leads elsewhere.
