@@ -5,6 +5,9 @@
 
 pub mod cluster;
 pub mod error;
+pub mod fence;
+pub mod quiesce;
+pub mod workload;
 
 pub use cluster::Cluster;
 pub use error::Error;
