@@ -9,11 +9,14 @@ pub mod claims;
 pub mod cluster;
 pub mod control;
 pub mod error;
+pub mod fence;
 pub mod ledger;
 pub mod pair;
 pub mod preflight;
+pub mod quiesce;
 pub mod rights;
 pub mod watch;
+pub mod workload;
 
 pub use cluster::Cluster;
 pub use error::Error;

@@ -1,0 +1,16 @@
+//! Stopping what uses the claims, and starting it again: every change by UID, with the exact former value, and taken back
+//! only where nobody else has changed it since.
+
+mod blame;
+mod change;
+mod holder;
+mod live;
+mod plan;
+mod tell;
+mod wait;
+
+pub use change::{Undone, make, undo};
+pub use holder::{Hold, Holder, holders};
+pub use plan::plan;
+pub use tell::tell;
+pub use wait::{Release, wait_released};

@@ -1,0 +1,118 @@
+//! Waiting until nobody has the volumes, and holding what was stopped in the meantime.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tranship_api::record::{Act, Change, ChangeState};
+
+use super::change::{make, undone_by};
+use super::holder::{Holder, holders, pods};
+use crate::{Cluster, Error};
+
+/// How often pods are looked at: what this adds to a downtime is half of it.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// How often each change is looked at.
+const LOOK_AT_CHANGES: Duration = Duration::from_secs(1);
+
+/// How often somebody may start an application again before we give up.
+const RETURNS_MAX: u32 = 3;
+
+/// What is to be released.
+#[derive(Debug, Clone, Copy)]
+pub struct Release<'a> {
+    /// The namespace.
+    pub namespace: &'a str,
+    /// The claims.
+    pub claims: &'a [String],
+    /// Exact names of our agents' pods, which may have them.
+    pub our_pods: &'a [String],
+    /// What was changed to stop the application; it is made again where somebody takes it back.
+    pub changes: &'a [Change],
+}
+
+/// Waits until nobody but us has the claims and every change stands. `on_change` gets whoever has them, each time that
+/// it is somebody else.
+///
+/// Nothing is ever forced: a pod that was deleted by force may still write. When `patience` ends, the error (TS-K904)
+/// names who still holds. A workload that is started again is stopped again; at the third time the error (TS-K322) names
+/// who does it.
+pub async fn wait_released(
+    cluster: &Cluster,
+    release: Release<'_>,
+    patience: Duration,
+    on_change: &mut (dyn FnMut(&[Holder]) + Send),
+) -> Result<(), Error> {
+    let end = Instant::now() + patience;
+    let mut guard = Guard { returns: 0, looked_at: None };
+    let mut last: Option<Vec<Holder>> = None;
+    loop {
+        let stands = guard.stands(cluster, release.changes).await?;
+        let now = look(cluster, release).await?;
+        if last.as_ref() != Some(&now) {
+            on_change(&now);
+        }
+        // What was found released counts only together with changes that stood, and stand still.
+        if now.is_empty() && stands && guard.stands_now(cluster, release.changes).await? {
+            return Ok(());
+        }
+        if Instant::now() >= end {
+            return Err(late(&now, patience));
+        }
+        last = Some(now);
+        sleep(LOOK).await;
+    }
+}
+
+/// Everybody who holds; kubelets are asked only when there are no pods any more, since that takes larger answers.
+async fn look(cluster: &Cluster, release: Release<'_>) -> Result<Vec<Holder>, Error> {
+    let Release { namespace, claims, our_pods, .. } = release;
+    let now = pods(cluster, namespace, claims, our_pods).await?;
+    if now.is_empty() { holders(cluster, namespace, claims, our_pods).await } else { Ok(now) }
+}
+
+fn late(holders: &[Holder], patience: Duration) -> Error {
+    let who: Vec<String> = holders.iter().map(Holder::to_string).collect();
+    let who = if who.is_empty() { "somebody keeps starting the application".to_owned() } else { who.join("; ") };
+    Error::Late { what: format!("letting go of the volumes ({who})"), seconds: patience.as_secs() }
+}
+
+/// Holds the changes.
+struct Guard {
+    returns: u32,
+    looked_at: Option<Instant>,
+}
+
+impl Guard {
+    /// Whether all changes stand, as far as it is time to look.
+    async fn stands(&mut self, cluster: &Cluster, changes: &[Change]) -> Result<bool, Error> {
+        if self.looked_at.is_some_and(|at| at.elapsed() < LOOK_AT_CHANGES) {
+            return Ok(true);
+        }
+        self.stands_now(cluster, changes).await
+    }
+
+    /// Whether all changes stand. What somebody took back is made again.
+    async fn stands_now(&mut self, cluster: &Cluster, changes: &[Change]) -> Result<bool, Error> {
+        self.looked_at = Some(Instant::now());
+        let mut stands = true;
+        for change in changes.iter().filter(|change| is_held(change)) {
+            let Some(by) = undone_by(cluster, change).await? else { continue };
+            stands = false;
+            self.returns += 1;
+            if self.returns >= RETURNS_MAX {
+                let object = &change.object;
+                let what = format!("{by} started {object} again, {} times, while it was to stay stopped", self.returns);
+                let todo = format!("stop {by}, or have it leave {object} alone, then run the same command again");
+                return Err(Error::refused("TS-K322", what, todo));
+            }
+            tracing::warn!(object = %change.object, manager = by, "started again by somebody else; stopping it");
+            make(cluster, &Change { state: ChangeState::Made, ..change.clone() }).await?;
+        }
+        Ok(stands)
+    }
+}
+
+fn is_held(change: &Change) -> bool {
+    change.state != ChangeState::Undone && !matches!(change.act, Act::Delete { .. })
+}
