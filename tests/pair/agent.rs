@@ -1,9 +1,8 @@
 //! Agents beside volumes, as a coordinator drives them.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,252 +10,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use serde_json::Value;
 use tempfile::TempDir;
 use tranship_proto::control::{
-    self, Ended, Event, Hello, Listening, Meeting, Order, Progress, RELAY_BEGINS, Request, Role, Secret, VolumeKind,
-    Welcome,
+    self, Event, Hello, Listening, Meeting, Order, RELAY_BEGINS, Request, Role, Secret, VolumeKind,
 };
-use tranship_tests::processes::{DEADLINE, Outcome, Running, binary, wait_for};
+use tranship_tests::processes::{DEADLINE, Running, binary, wait_for};
 use tranship_tests::random::Random;
 use tranship_tests::walker::Contract;
 
-use crate::host::{LONG, Pair, let_clocks_tick};
-
-const MIGRATION: &str = "shop";
-
-/// A pod's agent.
-struct Agent {
-    running: Running,
-    address: SocketAddr,
-    folder: PathBuf,
-}
-
-impl Agent {
-    /// Starts one with its state in `folder`.
-    fn start(folder: &Path, volumes: &[(&str, &Path)], arguments: &[&str]) -> Self {
-        fs::create_dir_all(folder).expect("made");
-        let secret = folder.join("secret");
-        fs::write(&secret, secret_of(folder)).expect("written");
-        let mut command = Command::new(binary());
-        command.args(["--output", "json", "agent", "--control", "127.0.0.1:0", "--migration", MIGRATION]);
-        command.arg("--secret-file").arg(&secret);
-        command.args(["--secret-hash", &blake3::hash(secret_of(folder).as_bytes()).to_hex()]);
-        command.arg("--state").arg(folder.join("state")).arg("--termination-file").arg(folder.join("last-word"));
-        for (name, path) in volumes {
-            command.arg(format!("--volume={name}={}", path.display()));
-        }
-        let mut running = Running::start(command.args(arguments));
-        let line = running.line(DEADLINE).expect("it says where it listens");
-        let said: Value = serde_json::from_str(&line).expect("JSON");
-        let address = said["control"].as_str().and_then(|text| text.parse().ok()).expect("an address");
-        Self { running, address, folder: folder.to_owned() }
-    }
-
-    /// A coordinator with this epoch that is let in.
-    fn connect(&self, epoch: u64) -> (Client, Welcome) {
-        let mut client = Client::new(self.address);
-        client.say(&hello(&secret_of(&self.folder), epoch));
-        match client.hear() {
-            Some(Event::Welcome(welcome)) => (client, welcome),
-            other => panic!("not let in: {other:?}"),
-        }
-    }
-
-    /// What it leaves, as its pod would show it.
-    fn last_word(&self) -> Value {
-        let text = fs::read_to_string(self.folder.join("last-word")).expect("it left one");
-        assert!(text.len() <= 4_096, "{text}");
-        serde_json::from_str(&text).expect("JSON")
-    }
-
-    /// Waits for its end.
-    fn finish(self, within: Duration) -> (Outcome, Value) {
-        assert!(self.running.ends(within), "not finished within {within:?}");
-        let word = self.last_word();
-        (self.running.finish(within), word)
-    }
-}
-
-/// 64 digits that are different for each folder.
-fn secret_of(folder: &Path) -> String {
-    blake3::hash(folder.as_os_str().as_encoded_bytes()).to_hex().to_string()
-}
-
-fn hello(secret: &str, epoch: u64) -> Request {
-    let (migration, coordinator) = (MIGRATION.to_owned(), "a test".to_owned());
-    Request::Hello(Hello { version: control::VERSION, secret: Secret(secret.into()), migration, epoch, coordinator })
-}
-
-/// A coordinator's connection.
-struct Client {
-    stream: TcpStream,
-    lines: BufReader<TcpStream>,
-}
-
-impl Client {
-    fn new(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("it listens");
-        stream.set_read_timeout(Some(LONG)).expect("set");
-        Self { lines: BufReader::new(stream.try_clone().expect("cloned")), stream }
-    }
-
-    fn say(&mut self, request: &Request) {
-        self.stream.write_all(&control::encode(request).expect("short")).expect("it is heard");
-    }
-
-    /// The next event; nothing at the end.
-    fn hear(&mut self) -> Option<Event> {
-        let mut line = Vec::new();
-        self.lines.read_until(b'\n', &mut line).expect("it says something in time");
-        (!line.is_empty()).then(|| control::decode(&line).expect("an event"))
-    }
-
-    /// The first event that is wanted, and nothing of those before.
-    fn until<T>(&mut self, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
-        let mut before = Vec::new();
-        loop {
-            let event = self.hear().unwrap_or_else(|| panic!("it hung up after {before:#?}"));
-            if let Some(found) = wanted(&event) {
-                return found;
-            }
-            if !matches!(event, Event::Progress(_)) {
-                before.push(event);
-            }
-        }
-    }
-
-    fn begin(&mut self, order: Order) {
-        self.say(&Request::Begin(order));
-    }
-
-    /// Begins a pass that listens, and says how it is met.
-    fn listen(&mut self, order: Order) -> Listening {
-        let pass = order.pass.clone();
-        self.begin(order);
-        self.until(|event| match event {
-            Event::Listening(listening) if listening.pass == pass => Some(listening.clone()),
-            Event::Rejected { .. } | Event::Ended(_) => panic!("it does not listen: {event:?}"),
-            _ => None,
-        })
-    }
-
-    fn ended(&mut self, pass: &str) -> Ended {
-        self.until(|event| match event {
-            Event::Ended(ended) if ended.pass == pass => Some(ended.clone()),
-            Event::Rejected { .. } => panic!("it was not begun: {event:?}"),
-            _ => None,
-        })
-    }
-
-    fn progress(&mut self, mut is_wanted: impl FnMut(&Progress) -> bool) {
-        self.until(|event| match event {
-            Event::Progress(progress) => is_wanted(progress).then_some(()),
-            Event::Ended(_) | Event::Rejected { .. } => panic!("it is over: {event:?}"),
-            _ => None,
-        });
-    }
-
-    fn rejected(&mut self) -> (Option<String>, String) {
-        self.until(|event| match event {
-            Event::Rejected { pass, code, .. } => Some((pass.clone(), code.clone())),
-            _ => None,
-        })
-    }
-}
-
-fn order(pass: &str, volume: &str, role: Role, meeting: Meeting) -> Order {
-    Order {
-        pass: pass.into(),
-        volume: volume.into(),
-        role,
-        meeting,
-        final_level: None,
-        mode: "plain".into(),
-        accept_gaps: Vec::new(),
-        exclude: Vec::new(),
-        compress: "none".into(),
-        transport: "auto".into(),
-        bits_per_second: None,
-        kind: VolumeKind::Tree,
-    }
-}
-
-const LISTEN: Meeting = Meeting::Listen { port: 0 };
-
-fn dial(listening: &Listening) -> Meeting {
-    let addresses = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, listening.port))];
-    Meeting::Dial { addresses, fingerprint: listening.fingerprint.clone(), secret: listening.secret.clone() }
-}
-
-fn last(order: Order) -> Order {
-    Order { final_level: Some("full".into()), ..order }
-}
-
-/// Two agents and their coordinators, beside two folders.
-struct Pods {
-    pair: Pair,
-    source: Agent,
-    destination: Agent,
-    from: Client,
-    to: Client,
-}
-
-impl Pods {
-    fn new(bytes: usize) -> Self {
-        let pair = filled(bytes);
-        let source = Agent::start(&pair.state.path().join("a"), &[("data", pair.source())], &[]);
-        let destination = Agent::start(&pair.state.path().join("b"), &[("data", pair.destination())], &[]);
-        let (from, to) = (source.connect(1).0, destination.connect(1).0);
-        Self { pair, source, destination, from, to }
-    }
-
-    /// Begins a pass of which the destination listens.
-    fn begin(&mut self, pass: &str, change: impl Fn(Order) -> Order) {
-        let listening = self.to.listen(change(order(pass, "data", Role::Destination, LISTEN)));
-        self.from.begin(change(order(pass, "data", Role::Source, dial(&listening))));
-    }
-
-    /// One that is done, and proven if it is the last.
-    fn run(&mut self, pass: &str, change: impl Fn(Order) -> Order) -> Ended {
-        self.begin(pass, change);
-        let ended = done(self.from.ended(pass));
-        done(self.to.ended(pass));
-        ended
-    }
-}
-
-fn done(ended: Ended) -> Ended {
-    assert_eq!((ended.exit, &ended.error), (0, &None), "{ended:#?}");
-    ended
-}
-
-fn expect_proof(ended: &Ended) {
-    let report = ended.report.as_ref().expect("a report");
-    assert!(report["proof"]["canonical"].is_string(), "{report}");
-    assert_eq!(report["digest_source"], report["proof"]["canonical"], "{report}");
-    assert_eq!(report["digest_destination"], report["proof"]["canonical"], "{report}");
-}
-
-fn error_code(ended: &Ended) -> &str {
-    ended.error.as_ref().and_then(|error| error["code"].as_str()).unwrap_or_else(|| panic!("no error: {ended:#?}"))
-}
-
-fn filled(bytes: usize) -> Pair {
-    let pair = Pair::of_folders();
-    for number in 0..20 {
-        fs::write(pair.source().join(number.to_string()), Random::new(number).bytes(bytes / 20)).expect("written");
-    }
-    let_clocks_tick(pair.source());
-    pair
-}
-
-/// Whether a process was told of this path.
-fn is_used(path: &Path) -> bool {
-    let holds = |line: Vec<u8>| line.split(|&byte| byte == 0).any(|word| word == path.as_os_str().as_encoded_bytes());
-    let mut processes = fs::read_dir("/proc").expect("listed").flatten();
-    processes.any(|process| fs::read(process.path().join("cmdline")).is_ok_and(holds))
-}
+use crate::pods::{
+    Agent, Client, LISTEN, MIGRATION, Pods, dial, done, error_code, expect_proof, filled, hello, is_used, last, order,
+    secret_of,
+};
 
 /// What a coordinator's port-forwards do: keeps connections ready at `near`, and leads each to `far` once it is used.
 /// Counts those that were.
@@ -556,10 +321,10 @@ fn an_order_that_cannot_be_followed_is_rejected_and_changes_nothing() {
     assert_eq!(code(&mut pods.from, Order { pass: "3".into(), ..fine }), control::code::BUSY);
     pods.from.say(&Request::Leave);
     assert_eq!(pods.from.rejected(), (None, control::code::BUSY.into()));
-    pods.from.say(&Request::Stop { pass: "2".into() });
-    let ended = pods.from.ended("2");
+    let ended = pods.from.stop("2");
     assert_eq!((ended.exit, error_code(&ended)), (4, "TS-P109"));
-    pods.to.ended("2");
+    // It may take this for a broken link, and wait for the source.
+    pods.to.stop("2");
     assert_eq!(code(&mut pods.from, order("2", "data", Role::Source, LISTEN)), control::code::ORDER);
     pods.run("4", last);
     pods.pair.expect_equal(&Contract::plain());
@@ -580,7 +345,7 @@ fn an_agent_that_is_told_to_end_stops_its_pass_so_that_it_can_be_taken_up() {
     outcome.expect_code(0);
     assert_eq!(word["passes"][0]["error"], "TS-P109", "{word}");
     assert!(!is_used(pair.source()));
-    to.ended("1");
+    to.stop("1");
     let source = Agent::start(&folder, &[("data", pair.source())], &[]);
     let (from, welcome) = source.connect(1);
     assert_eq!(welcome.passes[0].ended.as_ref(), Some(&ended));

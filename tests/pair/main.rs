@@ -13,6 +13,7 @@ mod limits;
 mod links;
 mod moves;
 mod outages;
+mod pods;
 mod storage;
 mod tracked;
 mod trees;

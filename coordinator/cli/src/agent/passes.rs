@@ -268,3 +268,82 @@ fn bits(bits_per_second: u64) -> NonZeroU64 {
 fn least(share: Option<NonZeroU64>, cap: Option<NonZeroU64>) -> Option<NonZeroU64> {
     [share, cap].into_iter().flatten().min()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running(cap: Option<u64>) -> (Running, watch::Receiver<Option<NonZeroU64>>) {
+        let (share, changes) = watch::channel(None);
+        let running = Running {
+            pass: "1".into(),
+            role: Role::Source,
+            port: 0,
+            listening: None,
+            cap: cap.map(bits),
+            share,
+            stop: Stop::new(),
+            seen: None,
+            moved: Instant::now(),
+            told: None,
+        };
+        (running, changes)
+    }
+
+    fn progress(phase: &str, bytes_sent: u64) -> Progress {
+        Progress {
+            pass: "1".into(),
+            volume: "a".into(),
+            phase: phase.into(),
+            entries_done: 0,
+            entries_total: 0,
+            bytes_done: 0,
+            bytes_total: 0,
+            bytes_sent,
+            gaps: 0,
+            bytes_per_second: 0.0,
+            seconds_left: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn passes_share_the_budget_and_whoever_ends_leaves_its_part() {
+        let mut passes = Passes::new(Vec::new(), 0, mpsc::channel(1).0);
+        let mut shares = Vec::new();
+        for (volume, cap) in [("a", None), ("b", Some(100)), ("c", None)] {
+            let (running, changes) = running(cap);
+            passes.running.insert(volume.into(), running);
+            shares.push(changes);
+        }
+        let now = |shares: &[watch::Receiver<Option<NonZeroU64>>]| -> Vec<u64> {
+            shares.iter().map(|share| share.borrow().map_or(0, NonZeroU64::get)).collect()
+        };
+        passes.split();
+        assert_eq!(now(&shares), [0, 100, 0]);
+        passes.budget(Some(900));
+        assert_eq!(now(&shares), [300, 100, 300]);
+        let (volume, pass, role) = ("c".to_owned(), "1".to_owned(), Role::Source);
+        passes.end(&Ended { pass, volume, role, exit: 0, report: None, error: None });
+        assert_eq!(now(&shares[..2]), [450, 100]);
+        // Nothing at all cannot be meant: a pass must be able to end.
+        passes.budget(Some(0));
+        assert_eq!(now(&shares[..2]), [1, 1]);
+        passes.budget(None);
+        assert_eq!(now(&shares[..2]), [0, 100]);
+    }
+
+    #[tokio::test]
+    async fn progress_is_told_now_and_then_and_with_each_phase() {
+        let (mut running, _) = running(None);
+        let began = Instant::now();
+        let mut is_told = |milliseconds, phase, bytes| {
+            let now = began + Duration::from_millis(milliseconds);
+            (running.progress(progress(phase, bytes), now).is_some(), running.moved == now)
+        };
+        assert_eq!(is_told(0, "scanning", 0), (true, true));
+        assert_eq!(is_told(100, "scanning", 5), (false, true));
+        assert_eq!(is_told(200, "copying", 5), (true, true));
+        assert_eq!(is_told(600, "copying", 9), (false, true));
+        assert_eq!(is_told(800, "copying", 9), (true, false));
+    }
+}

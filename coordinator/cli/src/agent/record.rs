@@ -82,7 +82,7 @@ pub(super) fn kept(folder: &Path) -> io::Result<Option<Ended>> {
 
 /// The file is as it was, or has these bytes; after success also if the machine loses power.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_added_extension("new");
+    let new = path.with_extension("new");
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
