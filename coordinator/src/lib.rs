@@ -3,12 +3,18 @@
 //! The coordinator never sees data. What it decides from is in the [`Record`](tranship_api::Record), which lies in both
 //! clusters; what it says to agents is `tranship_proto::control`.
 
+pub mod agents;
 pub mod bring;
 pub mod claims;
 pub mod cluster;
+pub mod control;
 pub mod error;
+pub mod ledger;
+pub mod pair;
 pub mod preflight;
 pub mod rights;
+pub mod watch;
 
 pub use cluster::Cluster;
 pub use error::Error;
+pub use ledger::Ledger;

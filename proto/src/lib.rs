@@ -25,9 +25,12 @@
 //!          │ Bye ◀───────────────────────────────────▶ │
 //! ```
 //!
+//! In a cluster a coordinator tells agents what to do: [`control`].
+//!
 //! Nothing here does IO, reads a clock, or knows tokio.
 
 pub mod codec;
+pub mod control;
 pub mod entry;
 pub mod feature;
 pub mod frame;

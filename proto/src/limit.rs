@@ -109,3 +109,34 @@ pub const DATA_STREAMS_MAX: u32 = 32;
 
 /// Milliseconds from the first packet of a peer to the end of its greeting.
 pub const HANDSHAKE_MS_MAX: u64 = 10_000;
+
+/// Bytes in a line of the control protocol, its end included: 32 reports and what is around them.
+pub const CONTROL_LINE_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes in the report or error of a pass as it is told to a coordinator; its lists are shortened to that.
+pub const CONTROL_REPORT_BYTES_MAX: usize = 24 << 10;
+
+/// Volumes beside one agent, and so passes that run at one time.
+pub const CONTROL_VOLUMES_MAX: usize = 32;
+
+/// Bytes in the name of a pass or of a volume.
+pub const CONTROL_NAME_BYTES_MAX: usize = 128;
+
+/// Addresses to dial, as many as a ticket holds.
+pub const CONTROL_ADDRESSES_MAX: usize = 16;
+
+/// Kinds of gaps that are named in one order.
+pub const CONTROL_WORDS_MAX: usize = 64;
+
+/// Connections of coordinators at one time, those that have not shown the secret included.
+pub const CONTROL_CONNECTIONS_MAX: usize = 8;
+
+/// Events that wait for a slow coordinator. Progress beyond that is dropped; for anything else the connection is, and
+/// the next one is told the state.
+pub const CONTROL_EVENTS_MAX: usize = 256;
+
+/// Milliseconds between two events of progress of one pass.
+pub const CONTROL_PROGRESS_MS: u64 = 500;
+
+/// Forwarded connections of one relayed pass that wait for it, and connections of the pass that wait for one of them.
+pub const RELAY_WAITING_MAX: usize = 64;

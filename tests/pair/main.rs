@@ -1,5 +1,6 @@
 //! Real processes between real file systems.
 
+mod agent;
 mod blocks;
 mod busy;
 mod confined;

@@ -11,12 +11,29 @@ use crate::cargo::cargo;
 #[derive(Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Lab {
-    /// Handed on: `up`, `down`, `status`; `--help` tells more.
+    /// Handed on: `up`, `down`, `status`, `load`, `link`; `--help` tells more.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+/// The product as an image, which the lab knows how to make.
+#[derive(Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Image {
+    /// Handed on: `--out FILE`, `--debug`; `--help` tells more.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
 
 pub(crate) fn run(root: &Path, lab: &Lab) -> ExitCode {
-    let step = ["run", "--quiet", "--package", "tranship-lab", "--"];
-    if cargo(root, &step, &lab.arguments) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    run_program(root, &[], &lab.arguments)
+}
+
+pub(crate) fn image(root: &Path, image: &Image) -> ExitCode {
+    run_program(root, &["image"], &image.arguments)
+}
+
+fn run_program(root: &Path, command: &[&str], arguments: &[String]) -> ExitCode {
+    let step = [&["run", "--quiet", "--package", "tranship-lab", "--"], command].concat();
+    if cargo(root, &step, arguments) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -28,6 +28,8 @@ enum Task {
     Bench(bench::Bench),
     /// Two real clusters on this machine, for tests.
     Lab(lab::Lab),
+    /// The product as an image of containers: one static file.
+    Image(lab::Image),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(&root()),
         Task::Bench(bench) => bench::run(&root(), &bench),
         Task::Lab(lab) => lab::run(&root(), &lab),
+        Task::Image(image) => lab::image(&root(), &image),
     }
 }
 

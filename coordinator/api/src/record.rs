@@ -285,6 +285,8 @@ pub struct Path {
 pub struct StageRecord {
     /// Index of the volume in the record.
     pub volume: usize,
+    /// The pass, as the agents know it.
+    pub pass: String,
     /// When it began.
     pub at: Timestamp,
     /// Whether it went from the destination to the source.

@@ -1,6 +1,7 @@
 //! What was typed. The doc comments are the help text; what it means is in [`crate::options`].
 
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
@@ -8,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use tranship_agent::link::CONNECTIONS_MAX;
 use tranship_agent::report::GapKind;
+use tranship_proto::control;
 
 use crate::rate::Rate;
 
@@ -185,9 +187,33 @@ pub(crate) struct DemoArgs {
 /// `agent`.
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
-    /// Show that the confinement of this process holds, and end
-    #[arg(long, required = true)]
+    /// Show that the confinement of a pass holds, and end
+    #[arg(long)]
     pub(crate) self_test: bool,
+    /// Loopback address at which the coordinator is heard
+    #[arg(long, value_name = "ADDR", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, control::PORT)))]
+    pub(crate) control: SocketAddr,
+    /// The migration that is served
+    #[arg(long, value_name = "ID", required_unless_present = "self_test")]
+    pub(crate) migration: Option<String>,
+    /// File with the secret that a coordinator has to show
+    #[arg(long, value_name = "FILE", required_unless_present = "self_test")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// BLAKE3 of that file; with another one the agent does not start
+    #[arg(long, value_name = "HEX")]
+    pub(crate) secret_hash: Option<String>,
+    /// A volume and its name; repeat the flag for more
+    #[arg(long, value_name = "NAME=PATH", required_unless_present = "self_test")]
+    pub(crate) volume: Vec<OsString>,
+    /// Folder for what has to outlive this process; each volume gets its own folder in it
+    #[arg(long, value_name = "DIR", required_unless_present = "self_test")]
+    pub(crate) state: Option<PathBuf>,
+    /// Stay for so long without a pass and without a word from a coordinator
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub(crate) idle: String,
+    /// Where to leave a summary at the end [default: /dev/termination-log, if that is there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) termination_file: Option<PathBuf>,
 }
 
 /// How the other side is reached.

@@ -1,8 +1,9 @@
 //! What is typed: the one binary.
 //!
 //! `args` is what was typed, `options` what it means, `run` where it meets the agent; `print`, `progress` and `error`
-//! are what is seen of it.
+//! are what is seen of it. `agent` is the role beside volumes in a cluster: it starts passes as a user would.
 
+mod agent;
 mod args;
 mod confined;
 mod demo;
@@ -70,6 +71,7 @@ fn execute(typed: Typed, printer: Printer) -> Result<Exit, RunError> {
             let options = args.validate()?;
             run(async { demo::run(options, &global, printer, watched_stop(&global)?).await })
         }
+        Command::Agent(args) if !args.self_test => agent::run(args.validate()?, printer),
         Command::Agent(_) => {
             confined::self_test()?.iter().for_each(|line| printer.line(line));
             Ok(Exit::Done)

@@ -13,10 +13,10 @@ use crate::rate::{Rate, RateError};
 use crate::run::Stop;
 
 /// Name of the file in the state folder.
-const BANDWIDTH_FILE: &str = "bandwidth";
+pub(crate) const BANDWIDTH_FILE: &str = "bandwidth";
 
 /// Bytes of that file that are looked at.
-const BANDWIDTH_FILE_BYTES_MAX: u64 = 256;
+pub(crate) const BANDWIDTH_FILE_BYTES_MAX: u64 = 256;
 
 /// Why the bandwidth stays as it is.
 #[derive(Debug, Error)]

@@ -52,18 +52,52 @@ impl Authority {
         names: &[String],
     ) -> Result<(), LabError> {
         self.sign(file, user, group, names)?;
-        let path = |name: String| self.folder.join(name).display().to_string();
-        let (authority, certificate, key) =
-            (path("ca.crt".to_owned()), path(format!("{file}.crt")), path(format!("{file}.key")));
-        let text = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: lab-{cluster}\n\
-             clusters: [{{name: lab-{cluster}, cluster: {{server: \"https://{}\", certificate-authority: {authority}}}}}]\n\
-             users: [{{name: {file}, user: {{client-certificate: {certificate}, client-key: {key}}}}}]\n\
-             contexts: [{{name: lab-{cluster}, context: {{cluster: lab-{cluster}, user: {file}}}}}]\n",
-            self.server
-        );
-        write(&self.folder.join(format!("{file}.kubeconfig")), text)
+        let access = Access { cluster, server: &self.server, folder: &self.folder, file };
+        write(&self.folder.join(format!("{file}.kubeconfig")), kubeconfig(&[access]))
     }
+}
+
+/// How one cluster is reached as one user.
+pub(crate) struct Access<'a> {
+    /// The cluster's name; the context is `lab-NAME`.
+    pub(crate) cluster: &'a str,
+    /// `host:port` of the API server.
+    pub(crate) server: &'a str,
+    /// Where certificates and keys lie.
+    pub(crate) folder: &'a Path,
+    /// The user's, without `.crt` and `.key`.
+    pub(crate) file: &'a str,
+}
+
+/// A kubeconfig with a context for each cluster, of which the first is the current one.
+pub(crate) fn kubeconfig(accesses: &[Access<'_>]) -> String {
+    let user = |access: &Access<'_>| format!("lab-{}-{}", access.cluster, access.file);
+    let file = |access: &Access<'_>, name: String| access.folder.join(name);
+    let clusters = accesses.iter().map(|access| {
+        serde_json::json!({"name": format!("lab-{}", access.cluster), "cluster": {
+            "server": format!("https://{}", access.server),
+            "certificate-authority": file(access, "ca.crt".to_owned()),
+        }})
+    });
+    let users = accesses.iter().map(|access| {
+        serde_json::json!({"name": user(access), "user": {
+            "client-certificate": file(access, format!("{}.crt", access.file)),
+            "client-key": file(access, format!("{}.key", access.file)),
+        }})
+    });
+    let pairs = accesses.iter().map(|access| {
+        let cluster = format!("lab-{}", access.cluster);
+        serde_json::json!({"name": cluster, "context": {"cluster": cluster, "user": user(access)}})
+    });
+    let config = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": accesses.first().map(|access| format!("lab-{}", access.cluster)),
+        "clusters": clusters.collect::<Vec<_>>(),
+        "users": users.collect::<Vec<_>>(),
+        "contexts": pairs.collect::<Vec<_>>(),
+    });
+    format!("{config:#}\n")
 }
 
 fn name(user: &str, group: Option<&str>) -> DistinguishedName {
@@ -78,4 +112,18 @@ fn name(user: &str, group: Option<&str>) -> DistinguishedName {
 /// Whether a cluster has certificates, and so is there.
 pub(crate) fn are_there(folder: &Path) -> bool {
     fs::exists(folder.join("ca.crt")).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_kubeconfig_holds_all_clusters_and_their_users_apart() {
+        let access = |cluster| Access { cluster, server: "10.0.0.1:6443", folder: Path::new("/lab"), file: "admin" };
+        let config: serde_json::Value = serde_json::from_str(&kubeconfig(&[access("a"), access("b")])).expect("JSON");
+        assert_eq!(config["current-context"], "lab-a");
+        assert_eq!(config["contexts"][1]["context"]["user"], config["users"][1]["name"]);
+        assert_ne!(config["users"][0]["name"], config["users"][1]["name"]);
+    }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::certificates::{self, Authority};
 use crate::command::{command, run};
 use crate::golang::{Program, build};
+use crate::link::{forget_inside, keep_inside};
 use crate::network::{Addresses, make_bridge, remove_bridge};
 use crate::node::Node;
 use crate::processes::{log, start, wait_for};
@@ -36,6 +37,7 @@ impl fmt::Display for Version {
 pub(crate) struct Binaries {
     kubernetes: Vec<(Version, PathBuf)>,
     storage: Storage,
+    /// Images that are there from the beginning.
     images: Vec<PathBuf>,
 }
 
@@ -93,6 +95,11 @@ impl Cluster {
         Addresses(self.number)
     }
 
+    /// `host:port` of its API server.
+    pub(crate) fn server(&self) -> String {
+        format!("{}:6443", self.addresses().node(1))
+    }
+
     pub(crate) fn is_there(&self, layout: &Layout) -> bool {
         certificates::are_there(&layout.home().join(self.name))
     }
@@ -118,8 +125,9 @@ impl Cluster {
     fn prepare(&self, layout: &Layout) -> Result<(), LabError> {
         let addresses = self.addresses();
         make_bridge(self.name, addresses)?;
+        keep_inside(self)?;
         let server = addresses.node(1).to_string();
-        let authority = Authority::make(&layout.folder(self.name)?, format!("{server}:6443"))?;
+        let authority = Authority::make(&layout.folder(self.name)?, self.server())?;
         let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", "127.0.0.1"];
         let names: Vec<String> =
             names.map(str::to_owned).into_iter().chain([server, addresses.api_service().to_string()]).collect();
@@ -215,6 +223,7 @@ impl Cluster {
         storage::detach_all(layout);
         self.nodes.iter().try_for_each(|node| node.remove(layout))?;
         remove_bridge(self.name);
+        forget_inside(self);
         let folder = layout.home().join(self.name);
         match std::fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(LabError::io(&folder)(error)),

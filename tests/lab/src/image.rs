@@ -57,28 +57,31 @@ pub(crate) fn build_all(layout: &Layout, say: &dyn Fn(&str)) -> Result<Vec<PathB
     Ok(vec![build("busybox", &busybox)?, build("postgres", &postgres)?])
 }
 
+/// Makes an archive that depends on contents, names and permissions alone.
+const REPRODUCIBLE: &[&str] =
+    &["--create", "--sort=name", "--format=gnu", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner"];
+
 /// What a container of an image runs, and from which files.
-struct Image<'a> {
-    /// Its full name with a tag.
-    name: &'a str,
+pub(crate) struct Image<'a> {
+    /// Its full names with a tag.
+    pub(crate) names: &'a [&'a str],
     /// The folder that is its root.
-    root: &'a Path,
+    pub(crate) root: &'a Path,
     /// Program and arguments.
-    entrypoint: &'a [&'a str],
+    pub(crate) entrypoint: &'a [&'a str],
     /// Variables, as `NAME=value`.
-    variables: &'a [&'a str],
+    pub(crate) variables: &'a [&'a str],
 }
 
 impl Image<'_> {
-    /// Writes it as an archive that `ctr image import` reads, in the form of `docker save`.
-    fn archive(&self, to: &Path) -> Result<(), LabError> {
-        let folder = tempfile::tempdir_in(to.parent().expect("a file lies in a folder")).map_err(LabError::io(to))?;
+    /// Writes it as an archive that `ctr image import` reads, in the form of `docker save`. Who makes it and when does not
+    /// show in it.
+    pub(crate) fn archive(&self, to: &Path) -> Result<(), LabError> {
+        let beside = std::path::absolute(to).map_err(LabError::io(to))?;
+        let folder =
+            tempfile::tempdir_in(beside.parent().expect("a file lies in a folder")).map_err(LabError::io(to))?;
         let layer = folder.path().join("layer.tar");
-        run(command("tar", ["--sort=name", "--numeric-owner", "--create", "--file"])
-            .arg(&layer)
-            .arg("--directory")
-            .arg(self.root)
-            .arg("."))?;
+        run(command("tar", REPRODUCIBLE).arg("--file").arg(&layer).arg("--directory").arg(self.root).arg("."))?;
         let sum = run(&mut command("sha256sum", [&layer]))?;
         let sum = sum.split_whitespace().next().unwrap_or_default();
         let mut variables = vec!["PATH=/usr/local/bin:/usr/bin:/bin"];
@@ -89,12 +92,12 @@ impl Image<'_> {
             "config": {"Entrypoint": self.entrypoint, "Env": variables},
             "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{sum}")]},
         });
-        let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [self.name], "Layers": ["layer.tar"]}]);
+        let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": self.names, "Layers": ["layer.tar"]}]);
         write(&folder.path().join("config.json"), config.to_string())?;
         write(&folder.path().join("manifest.json"), manifest.to_string())?;
         let unfinished = folder.path().join("image.tar");
-        let mut tar = command("tar", ["--create", "--file"]);
-        tar.arg(&unfinished).arg("--directory").arg(folder.path());
+        let mut tar = command("tar", REPRODUCIBLE);
+        tar.arg("--file").arg(&unfinished).arg("--directory").arg(folder.path());
         run(tar.args(["manifest.json", "config.json", "layer.tar"]))?;
         fs::rename(&unfinished, to).map_err(LabError::io(to))
     }
@@ -110,7 +113,7 @@ fn busybox(archive: &Path) -> Result<(), LabError> {
         symlink("busybox", &applet).map_err(LabError::io(&applet))?;
     }
     let entrypoint = &["/bin/sleep", "2147483647"];
-    Image { name: BUSYBOX, root: root.path(), entrypoint, variables: &[] }.archive(archive)
+    Image { names: &[BUSYBOX], root: root.path(), entrypoint, variables: &[] }.archive(archive)
 }
 
 fn postgres(archive: &Path) -> Result<(), LabError> {
@@ -138,7 +141,7 @@ fn postgres(archive: &Path) -> Result<(), LabError> {
     }
     let (entrypoint, variables) =
         (&["/usr/local/bin/start-postgres"], &["PGDATA=/data/postgres", "PGHOST=/tmp", "PGUSER=postgres"]);
-    Image { name: POSTGRES, root: root.path(), entrypoint, variables }.archive(archive)
+    Image { names: &[POSTGRES], root: root.path(), entrypoint, variables }.archive(archive)
 }
 
 /// A root with nothing in it but the folders that every one has.

@@ -28,6 +28,11 @@ impl Layout {
         self.home.join(cluster).join(format!("{user}.kubeconfig"))
     }
 
+    /// One kubeconfig with the administrators of all clusters, as the contexts `lab-a` and `lab-b`.
+    pub fn kubeconfig_all(&self) -> PathBuf {
+        self.home.join("kubeconfig")
+    }
+
     /// The workspace.
     pub(crate) fn root(&self) -> &Path {
         &self.root

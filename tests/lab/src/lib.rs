@@ -10,14 +10,19 @@ mod command;
 mod error;
 mod golang;
 mod image;
+mod lane;
 mod layout;
+mod link;
 mod network;
 mod node;
 mod packages;
 mod processes;
+mod product;
+mod relay;
 mod storage;
+mod weather;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -25,8 +30,14 @@ pub use cluster::{Cluster, Version};
 pub use error::LabError;
 pub use image::{BUSYBOX, POSTGRES};
 pub use layout::Layout;
+pub use link::Link;
+pub use product::{Profile, TRANSHIP, TRANSHIP_VERSION, WRITER, image};
+pub use relay::relay;
+pub use weather::Weather;
 
+use certificates::{Access, kubeconfig};
 use cluster::Binaries;
+use command::{command, run};
 
 /// How long one part of a cluster may take until it answers.
 const READY_MAX: Duration = Duration::from_secs(60);
@@ -43,21 +54,55 @@ pub fn up(root: &Path, versions: [Version; 2], say: &(dyn Fn(&str) + Sync)) -> R
     let layout = Layout::new(root);
     packages::install(say)?;
     let binaries = Binaries::build(&layout, versions, say)?;
+    let products = product::build_all(&layout, Profile::Dev, say)?;
+    run(command("cargo", ["build", "--quiet", "--package", "tranship-lab"]).current_dir(root))?;
     let clusters = clusters(versions);
     thread::scope(|scope| {
         let bringing = clusters.each_ref().map(|cluster| scope.spawn(|| cluster.up(&layout, &binaries)));
         bringing.into_iter().try_for_each(|one| one.join().expect("no thread of the lab panics"))
     })?;
+    import(&clusters, &products)?;
+    Link::new(root).up(&root.join("target/debug/tranship-lab"))?;
+    write_kubeconfig(&layout, &clusters)?;
     for cluster in &clusters {
         say(&format!("{}: {} nodes are ready, Kubernetes {}", cluster.name, cluster.nodes.len(), cluster.version));
-        say(&format!("  export KUBECONFIG={}", layout.kubeconfig(cluster.name, "admin").display()));
     }
+    say(&format!("  export KUBECONFIG={}   # contexts lab-a and lab-b", layout.kubeconfig_all().display()));
     Ok(layout)
+}
+
+/// Builds the programs of this workspace anew, and gives their images to every node of the lab, which is up. Pods that
+/// are made afterwards run them.
+pub fn load(root: &Path) -> Result<(), LabError> {
+    load_as(root, Profile::Dev)
+}
+
+/// The same, with the product compiled as `profile` says.
+pub fn load_as(root: &Path, profile: Profile) -> Result<(), LabError> {
+    let layout = Layout::new(root);
+    let clusters = clusters([Version::OLDER; 2]);
+    if !clusters.iter().all(|cluster| cluster.is_there(&layout)) {
+        return Err(LabError::Machine("there is no lab: bring it up first".to_owned()));
+    }
+    import(&clusters, &product::build_all(&layout, profile, &|_| {})?)
+}
+
+fn import(clusters: &[Cluster], archives: &[PathBuf]) -> Result<(), LabError> {
+    clusters.iter().flat_map(|cluster| &cluster.nodes).try_for_each(|node| node.import(archives))
+}
+
+fn write_kubeconfig(layout: &Layout, clusters: &[Cluster; 2]) -> Result<(), LabError> {
+    let servers = clusters.each_ref().map(Cluster::server);
+    let folders = clusters.each_ref().map(|cluster| layout.home().join(cluster.name));
+    let access =
+        |n: usize| Access { cluster: clusters[n].name, server: &servers[n], folder: &folders[n], file: "admin" };
+    layout::write(&layout.kubeconfig_all(), kubeconfig(&[access(0), access(1)]))
 }
 
 /// Takes down everything of the lab that is there, whatever state it is in.
 pub fn down(root: &Path) -> Result<(), LabError> {
     let layout = Layout::new(root);
+    Link::new(root).down();
     for cluster in &clusters([Version::OLDER; 2]) {
         cluster.down(&layout)?;
     }

@@ -19,6 +19,11 @@ impl Addresses {
         Ipv4Addr::new(10, 201, self.0, 10 + number)
     }
 
+    /// All nodes of the cluster.
+    pub(crate) fn nodes(self) -> String {
+        format!("10.201.{}.0/24", self.0)
+    }
+
     pub(crate) fn pods(self, number: u8) -> String {
         format!("10.211.{}.0/24", self.0 * 10 + number)
     }
@@ -38,7 +43,8 @@ impl Addresses {
     }
 }
 
-fn bridge(cluster: &str) -> String {
+/// The name of a cluster's bridge.
+pub(crate) fn bridge(cluster: &str) -> String {
     format!("lab-{cluster}")
 }
 

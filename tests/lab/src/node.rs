@@ -54,10 +54,7 @@ impl Node {
         start(layout, &self.name, "containerd", command("containerd", ["--config"]).arg(config))?;
         let runtime_log = log(layout, &self.name, "containerd")?;
         wait_for("a container runtime", &runtime_log, READY_MAX, || self.ctr(&["version"]).ok())?;
-        for image in images {
-            let image = image.to_string_lossy();
-            self.ctr(&["image", "import", &image])?;
-        }
+        self.import(images)?;
         let config = folder.join("kubelet.yaml");
         write(&config, self.kubelet_config(cluster, layout)?)?;
         let option = |name: &str, value: &Path| format!("--{name}={}", value.display());
@@ -78,6 +75,11 @@ impl Node {
             // What counts connections is the whole machine's to set.
             .args(["--conntrack-max-per-core=0", "--conntrack-min=0"]);
         start(layout, &self.name, "kube-proxy", &mut proxy)
+    }
+
+    /// Gives it images; those with the same name are replaced, and pods that are made afterwards have the new ones.
+    pub(crate) fn import(&self, archives: &[PathBuf]) -> Result<(), LabError> {
+        archives.iter().try_for_each(|archive| self.ctr(&["images", "import", &archive.to_string_lossy()]).map(drop))
     }
 
     /// The kubelet's own folder, in which volumes are mounted.

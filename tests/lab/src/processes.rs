@@ -15,12 +15,19 @@ const MARK: &str = "TRANSHIP_LAB_NODE";
 
 /// Starts a process in the network of a node. What it says goes to a log beside the node's other files.
 pub(crate) fn start(layout: &Layout, node: &str, name: &str, process: &mut Command) -> Result<(), LabError> {
+    // Not `ip netns exec`: that mounts another /sys, in which a kubelet finds no cgroups.
+    let mut entered = command("nsenter", [&format!("--net=/run/netns/{}", namespace(node))]);
+    entered.arg(process.get_program()).args(process.get_args());
+    start_outside(layout, node, name, &mut entered)
+}
+
+/// The same in the network of the machine.
+pub(crate) fn start_outside(layout: &Layout, node: &str, name: &str, process: &mut Command) -> Result<(), LabError> {
     let log_path = log(layout, node, name)?;
     let log = File::create(&log_path).map_err(LabError::io(&log_path))?;
     let also = log.try_clone().map_err(LabError::io(&log_path))?;
-    // Not `ip netns exec`: that mounts another /sys, in which a kubelet finds no cgroups.
-    let mut started = command("setsid", ["nsenter", &format!("--net=/run/netns/{}", namespace(node))]);
-    started.arg(process.get_program()).args(process.get_args());
+    let mut started = command("setsid", [process.get_program()]);
+    started.args(process.get_args());
     started.env(MARK, node).stdin(Stdio::null()).stdout(log).stderr(also);
     let child = started.spawn().map_err(LabError::io(Path::new(process.get_program())))?;
     // Nobody waits for it: it belongs to the machine now.

@@ -19,6 +19,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("tranship-lab", &[]),
     ("tranship-lab-csi", &[]),
+    ("tranship-lab-writer", &[]),
     ("xtask", &[]),
 ];
 

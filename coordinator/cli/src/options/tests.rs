@@ -134,7 +134,7 @@ fn a_word_that_is_unknown_is_refused_with_the_words_that_are_not() {
         ("tranship sync /a /b --connections 9", "1..=8"),
         ("tranship sync /a /b --quiet -v", "cannot be used with"),
         ("tranship receive /b --listen 1 --connect -", "cannot be used with"),
-        ("tranship agent", "--self-test"),
+        ("tranship agent", "--secret-file"),
     ] {
         let error = meant(line).err().unwrap_or_else(|| panic!("{line} was taken"));
         assert!(error.contains(part), "{line}\n{error}");

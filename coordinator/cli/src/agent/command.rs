@@ -1,0 +1,193 @@
+//! The command line of the process that runs a pass.
+//!
+//! Every value that came from a coordinator stands behind the `=` of its flag, so that none can be a flag itself, and a
+//! secret never stands there.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
+
+use tranship_agent::link::{Fingerprint, Secret, Ticket};
+use tranship_proto::control::{Meeting, Order, Role, Secret as Text};
+
+use super::options::Place;
+
+/// What is typed, and the ticket for its standard input if it dials.
+pub(super) struct Typed {
+    pub(super) arguments: Vec<OsString>,
+    pub(super) ticket: Option<String>,
+}
+
+/// The command of an order; `relay` is where its process dials if the other side cannot be reached, `share` what it may
+/// send in bits per second. An error says what is wrong with the order.
+pub(super) fn typed(
+    order: &Order,
+    place: &Place,
+    relay: Option<SocketAddr>,
+    share: Option<NonZeroU64>,
+) -> Result<Typed, &'static str> {
+    let mut flags: Vec<OsString> =
+        ["--output=json", if order.role == Role::Source { "sync" } else { "receive" }].map(OsString::from).into();
+    flags.push("--attached".into());
+    flags.push(joined("--state=", place.state.as_os_str()));
+    // The relay carries connections, and no datagrams.
+    let transport = if relay.is_some() { "tcp" } else { &order.transport };
+    flags.push(format!("--transport={transport}").into());
+    flags.extend(share.map(|share| format!("--bandwidth={}", rate(share)).into()));
+    let ticket = match &order.meeting {
+        Meeting::Listen { port } => {
+            flags.push(format!("--listen=[::]:{port}").into());
+            None
+        }
+        Meeting::Dial { addresses, fingerprint, secret } => Some(ticket(addresses, fingerprint, secret)?),
+        Meeting::Relayed { fingerprint, secret, .. } => Some(ticket(relay.as_slice(), fingerprint, secret)?),
+    };
+    if order.role == Role::Source {
+        flags.extend(source_flags(order));
+        flags.push("--".into());
+        flags.push(place.path.clone().into());
+        flags.extend(ticket.is_some().then(|| "-".into()));
+    } else {
+        flags.push("--once".into());
+        flags.extend(ticket.is_some().then(|| "--connect=-".into()));
+        flags.push("--".into());
+        flags.push(place.path.clone().into());
+    }
+    Ok(Typed { arguments: flags, ticket })
+}
+
+fn source_flags(order: &Order) -> Vec<OsString> {
+    let mut flags = vec![format!("--mode={}", order.mode), format!("--compress={}", order.compress)];
+    if let Some(level) = &order.final_level {
+        flags.extend(["--final".to_owned(), format!("--verify={level}")]);
+    }
+    flags.extend(order.accept_gaps.iter().map(|kind| format!("--accept-gap={kind}")));
+    flags.extend(order.exclude.iter().map(|pattern| format!("--exclude={pattern}")));
+    flags.into_iter().map(OsString::from).collect()
+}
+
+fn ticket(addresses: &[SocketAddr], fingerprint: &str, secret: &Text) -> Result<String, &'static str> {
+    let fingerprint: Fingerprint = fingerprint.parse().map_err(|_| "the fingerprint is not 64 hexadecimal digits")?;
+    let secret = blake3::Hash::from_hex(&secret.0).map_err(|_| "the secret is not 64 hexadecimal digits")?;
+    let secret = Secret::from_bytes(*secret.as_bytes());
+    Ok(Ticket { addresses: addresses.to_vec(), fingerprint, secret }.to_string())
+}
+
+/// As `--bandwidth` and the file `bandwidth` take it.
+pub(super) fn rate(bits_per_second: NonZeroU64) -> String {
+    // A byte per second is the least that there is.
+    format!("{}bit/s", bits_per_second.get().max(8))
+}
+
+fn joined(flag: &str, value: &std::ffi::OsStr) -> OsString {
+    let mut flag = OsString::from(flag);
+    flag.push(value);
+    flag
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufReader;
+
+    use clap::Parser;
+    use tranship_proto::control::VolumeKind;
+
+    use super::*;
+    use crate::args::{self, Command};
+    use crate::options::{Destination, Environment, Origin, ReceiveOptions, SyncOptions};
+
+    const FINGERPRINT: [u8; 32] = [0xab; 32];
+
+    fn order(role: Role, meeting: Meeting) -> Order {
+        Order {
+            pass: "1".into(),
+            volume: "data".into(),
+            role,
+            meeting,
+            final_level: Some("tracked".into()),
+            mode: "owner".into(),
+            accept_gaps: vec!["device".into(), "acl".into()],
+            exclude: vec!["--final".into(), "*.tmp".into()],
+            compress: "zstd:5".into(),
+            transport: "quic".into(),
+            bits_per_second: None,
+            kind: VolumeKind::Tree,
+        }
+    }
+
+    fn dial() -> Meeting {
+        let addresses = vec!["192.0.2.7:7401".parse().expect("an address")];
+        Meeting::Dial { addresses, fingerprint: "ab".repeat(32), secret: Text("cd".repeat(32)) }
+    }
+
+    fn place() -> Place {
+        Place { name: "data".into(), path: "/-odd volume".into(), state: "/state/data".into() }
+    }
+
+    /// The command as the process will understand it.
+    fn meant(order: &Order, relay: Option<SocketAddr>, share: u64) -> (Option<SyncOptions>, Option<ReceiveOptions>) {
+        let typed = typed(order, &place(), relay, NonZeroU64::new(share)).expect("a command");
+        let line = typed.ticket.unwrap_or_default() + "\n";
+        let env = Environment::default();
+        let arguments = [OsString::from("tranship")].into_iter().chain(typed.arguments);
+        match args::Typed::try_parse_from(arguments).expect("it is understood").command {
+            Command::Sync(args) => {
+                (args.validate(&env, &mut BufReader::new(line.as_bytes())).map(Some).expect("a pass"), None)
+            }
+            Command::Receive(args) => {
+                (None, args.validate(&env, &mut BufReader::new(line.as_bytes())).map(Some).expect("a pass"))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_source_is_told_all_of_its_order() {
+        let (options, _) = meant(&order(Role::Source, Meeting::Listen { port: 7401 }), None, 20_000);
+        let options = options.expect("a source");
+        assert_eq!((options.source.to_str(), options.state.to_str()), (Some("/-odd volume"), Some("/state/data")));
+        assert_eq!(options.destination, Destination::Listen("[::]:7401".parse().expect("an address")));
+        assert_eq!(options.exclude, ["--final", "*.tmp"]);
+        assert_eq!((options.accepted_gaps.len(), options.final_level.is_some()), (2, true));
+        assert_eq!(options.link.bandwidth.expect("a share").bytes_per_second().get(), 2_500);
+    }
+
+    #[test]
+    fn whoever_dials_gets_the_ticket_and_nobody_sees_it() {
+        for role in [Role::Source, Role::Destination] {
+            let command = typed(&order(role, dial()), &place(), None, None).expect("a command");
+            let ticket: Ticket = command.ticket.expect("it dials").parse().expect("a ticket");
+            assert_eq!((ticket.fingerprint, ticket.addresses.len()), (Fingerprint(FINGERPRINT), 1));
+            assert!(!command.arguments.iter().any(|argument| argument.to_string_lossy().contains("tranship1-")));
+        }
+        let (_, options) = meant(&order(Role::Destination, dial()), None, 0);
+        let options = options.expect("a destination");
+        assert!(options.is_once && matches!(options.source, Origin::Dial(_)), "{options:?}");
+        let (options, _) = meant(&order(Role::Source, dial()), None, 0);
+        assert!(matches!(options.expect("a source").destination, Destination::Dial(_)));
+    }
+
+    #[test]
+    fn a_relayed_pass_dials_the_relay_over_tcp() {
+        let meeting = Meeting::Relayed { port: 7402, fingerprint: "ab".repeat(32), secret: Text("cd".repeat(32)) };
+        let relay = "127.0.0.1:4000".parse().ok();
+        let (options, _) = meant(&order(Role::Source, meeting.clone()), relay, 0);
+        assert_eq!(options.expect("a source").link.transport, crate::options::Transport::Tcp);
+        let command = typed(&order(Role::Source, meeting), &place(), relay, None).expect("a command");
+        let ticket: Ticket = command.ticket.expect("it dials").parse().expect("a ticket");
+        assert_eq!(ticket.addresses, relay.as_slice());
+    }
+
+    #[test]
+    fn keys_that_are_none_are_named() {
+        let meeting = |fingerprint: &str, secret: &str| Meeting::Dial {
+            addresses: vec!["192.0.2.7:1".parse().expect("an address")],
+            fingerprint: fingerprint.into(),
+            secret: Text(secret.into()),
+        };
+        let fine = "ab".repeat(32);
+        for meeting in [meeting("", &fine), meeting(&fine, ""), meeting(&fine, &"zz".repeat(32))] {
+            assert!(typed(&order(Role::Source, meeting), &place(), None, None).is_err());
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! A pair of agents, one beside the volumes that are read and one beside those that are written, and its passes.
+//!
+//! What a pair needs in the clusters is made if it is not there and left for the next pass: claims in which the agents
+//! remember, a port of the nodes, leave to use it. The pods end by themselves. Bringing up a pair changes neither volume; a
+//! pass changes the destination's only, and whatever interrupts it, the next one goes on from there.
+
+mod made;
+mod meeting;
+mod outcome;
+mod relay;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tranship_api::record::Path;
+use tranship_api::{Record, Side};
+use tranship_proto::control::{Ended, Event, Order, Request, Role, VolumeKind};
+
+pub use made::PairPlan;
+pub use outcome::{Outcome, is_proof};
+
+use crate::agents::volume_key;
+use crate::control::{Agent, PassEvent};
+use crate::ledger::Ledger;
+use crate::watch::{Update, Watch};
+use crate::{Cluster, Error};
+use meeting::Attempt;
+
+/// Two agents that have a coordinator's ear.
+pub struct Pair {
+    plan: PairPlan,
+    from: Agent,
+    to: Agent,
+    clusters: [Cluster; 2],
+}
+
+/// What a pass is to be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wanted {
+    /// For a final pass: how much is read for the proof.
+    pub final_level: Option<String>,
+    /// Bits per second that each pass may send at most.
+    pub bits_per_second: Option<u64>,
+}
+
+impl Pair {
+    /// Makes what is missing of the pair, and greets both agents in the record's epoch.
+    pub async fn bring_up(ledger: &Ledger, plan: PairPlan, watch: &Watch) -> Result<Self, Error> {
+        let (from, to) =
+            tokio::try_join!(made::bring_up(ledger, &plan.from, watch), made::bring_up(ledger, &plan.to, watch))?;
+        let clusters = Side::ALL.map(|side| ledger.cluster(side).clone());
+        Ok(Self { plan, from, to, clusters })
+    }
+
+    /// Volumes of this pair, as indexes in the record.
+    pub fn volumes(&self) -> &[usize] {
+        &self.plan.from.volumes
+    }
+
+    /// Runs one pass over each volume, side by side. A pass that is under way already, since another coordinator began
+    /// it, is followed to its end, and counts if a stage is wanted.
+    pub async fn run(&self, record: &Record, wanted: &Wanted, watch: &Watch) -> Vec<Result<Outcome, Error>> {
+        let passes = (0..self.volumes().len()).map(|place| self.pass(record, place, wanted, watch));
+        join_all(passes).await
+    }
+
+    /// Tells both agents that there is nothing more to do.
+    pub fn dismiss(&self) {
+        self.from.say(Request::Leave);
+        self.to.say(Request::Leave);
+    }
+
+    /// Limits what this pair sends, from now on.
+    pub fn limit(&self, bits_per_second: Option<u64>) {
+        self.from.say(Request::Bandwidth { bits_per_second });
+    }
+
+    /// What the agents found: total and used bytes and inodes of the volume at this place, on the side that is read.
+    pub fn facts(&self, place: usize) -> Option<&tranship_proto::control::VolumeFacts> {
+        let key = volume_key(self.volumes()[place]);
+        self.from.welcome.volumes.iter().find(|facts| facts.name == key)
+    }
+
+    async fn pass(&self, record: &Record, place: usize, wanted: &Wanted, watch: &Watch) -> Result<Outcome, Error> {
+        let volume = self.volumes()[place];
+        let key = volume_key(volume);
+        if let Some(running) = self.from.state_of(&key).filter(|state| state.is_running && state.role == Role::Source) {
+            watch.note(format!(
+                "{}: a pass is under way already",
+                record.volumes[volume].claim(self.plan.from.side).name
+            ));
+            let began = Timestamp::now();
+            let ended = self.follow(volume, self.from.follow(&running.pass), watch).await?;
+            if wanted.final_level.is_none() {
+                return Ok(Outcome::of(record, volume, began, &ended, None, wanted));
+            }
+        }
+        let mut last = None;
+        for path in meeting::paths(record, self.plan.from.side) {
+            let attempt = Attempt::new(self, record, place, path.clone(), wanted);
+            match attempt.run(watch).await? {
+                meeting::End::Over { began, ended, path } => {
+                    return Ok(Outcome::of(record, volume, began, &ended, Some(path), wanted));
+                }
+                meeting::End::Unreachable { began, ended } => {
+                    watch.note(format!(
+                        "{}: no way {}",
+                        record.volumes[volume].claim(self.plan.from.side).name,
+                        say(&path)
+                    ));
+                    last = Some((began, ended));
+                }
+            }
+        }
+        let (began, ended) = last.expect("there is at least one path");
+        Ok(Outcome::of(record, volume, began, &ended, None, wanted))
+    }
+
+    /// Hears a pass to its end.
+    async fn follow(
+        &self,
+        volume: usize,
+        mut events: UnboundedReceiver<PassEvent>,
+        watch: &Watch,
+    ) -> Result<Ended, Error> {
+        loop {
+            match hear(&mut events, self.plan.from.side).await? {
+                Event::Progress(progress) => watch.show(Update::Progress(volume, Box::new(progress))),
+                Event::Note { text, .. } => watch.note(text),
+                Event::Ended(ended) => {
+                    watch.show(Update::Passed(volume));
+                    return Ok(ended);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn order(&self, record: &Record, place: usize, wanted: &Wanted, pass: &str, role: Role) -> Order {
+        let volume = self.volumes()[place];
+        let spec = &record.migration.spec;
+        Order {
+            pass: pass.to_owned(),
+            volume: volume_key(volume),
+            role,
+            meeting: tranship_proto::control::Meeting::Listen { port: 0 },
+            final_level: wanted.final_level.clone(),
+            mode: record.mode.word().to_owned(),
+            accept_gaps: spec.accept_gaps.clone(),
+            exclude: spec.exclude.clone(),
+            compress: "auto".to_owned(),
+            transport: "auto".to_owned(),
+            bits_per_second: wanted.bits_per_second,
+            kind: if record.volumes[volume].is_block { VolumeKind::Block } else { VolumeKind::Tree },
+        }
+    }
+}
+
+/// The next event of a pass. What an agent does not follow, and an agent that is lost, are errors.
+async fn hear(events: &mut UnboundedReceiver<PassEvent>, side: Side) -> Result<Event, Error> {
+    match events.recv().await {
+        Some(PassEvent::Said(event)) => match *event {
+            Event::Rejected { code, message, .. } => Err(Error::Agent { side, code, what: message }),
+            event => Ok(event),
+        },
+        Some(PassEvent::Lost(error)) => Err(error),
+        None => Err(Error::Agent { side, code: "TS-K930".to_owned(), what: "it is gone".to_owned() }),
+    }
+}
+
+fn say(path: &Path) -> String {
+    match path.is_relayed {
+        true => "through the API servers".to_owned(),
+        false => format!("to the {} agent", path.listen),
+    }
+}
+
+/// Waits for all of them, side by side.
+async fn join_all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut pinned: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(|context| {
+        let mut is_done = true;
+        for (future, result) in &mut pinned {
+            if result.is_none() {
+                match future.as_mut().poll(context) {
+                    std::task::Poll::Ready(value) => *result = Some(value),
+                    std::task::Poll::Pending => is_done = false,
+                }
+            }
+        }
+        if is_done { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    pinned.into_iter().map(|(_, result)| result.expect("all of them are done")).collect()
+}

@@ -1,0 +1,226 @@
+//! What a pair needs in the clusters, and waiting for it.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use tokio::time::{Instant, sleep};
+use tranship_api::{LABEL_ID, Record, quantity};
+use tranship_proto::control::{Hello, Secret as ControlSecret, VERSION};
+
+use super::meeting::service_kind;
+use crate::agents::{AgentPlan, pod_name, secret_hash, state_claim, state_claim_name};
+use crate::cluster::{FIELD_MANAGER, Object};
+use crate::control::{Agent, PodRef};
+use crate::ledger::{Ledger, map_name};
+use crate::watch::Watch;
+use crate::{Cluster, Error};
+
+/// How long a pod may take until it runs: volumes are made and attached meanwhile.
+const RUNNING_MAX: Duration = Duration::from_secs(300);
+
+/// How long an agent that is about to end may take for it.
+const ENDING_MAX: Duration = Duration::from_secs(60);
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Agents for volumes that share a node.
+#[derive(Debug, Clone)]
+pub struct PairPlan {
+    /// Beside the volumes that are read.
+    pub from: AgentPlan,
+    /// Beside those that are written, in the same order.
+    pub to: AgentPlan,
+}
+
+/// Makes what is missing of an agent, waits until it runs, and greets it. An agent that is there already is taken over.
+pub(super) async fn bring_up(ledger: &Ledger, plan: &AgentPlan, watch: &Watch) -> Result<Agent, Error> {
+    let (record, cluster) = (&ledger.record, ledger.cluster(plan.side));
+    let pod =
+        PodRef { namespace: record.namespace(plan.side).to_owned(), name: pod_name(record, plan.side, plan.group) };
+    let (secret, is_new) = match living(cluster, record, plan, &pod).await? {
+        Some(secret) => (secret, false),
+        None => (make(ledger, plan, &pod).await?, true),
+    };
+    if is_new {
+        watch.note(format!("{} agent {}/{} is starting", plan.side, pod.namespace, pod.name));
+    }
+    until_running(cluster, &pod).await?;
+    let hello = Hello {
+        version: VERSION,
+        secret: ControlSecret(secret),
+        migration: record.id.clone(),
+        epoch: record.epoch,
+        coordinator: record.coordinator.clone(),
+    };
+    Agent::greet(cluster, pod, hello).await
+}
+
+/// The secret of an agent that is there, has the right volumes, and is on the right node. What is there and is not of use
+/// is ended in order, and gone when this returns.
+async fn living(cluster: &Cluster, record: &Record, plan: &AgentPlan, pod: &PodRef) -> Result<Option<String>, Error> {
+    let Some(found) = cluster.find::<Pod>(&pod.namespace, &pod.name).await? else { return Ok(None) };
+    let is_ours = found.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_ID)) == Some(&record.id);
+    if !is_ours {
+        return Err(Error::refused(
+            "TS-K932",
+            format!("pod {}/{} in the {} cluster is not of this migration", pod.namespace, pod.name, plan.side),
+            "remove it, or choose another name for the migration",
+        ));
+    }
+    let phase = found.status.as_ref().and_then(|status| status.phase.as_deref());
+    let runs = matches!(phase, Some("Running" | "Pending")) && found.metadata.deletion_timestamp.is_none();
+    if runs
+        && is_as_planned(&found, plan, record)
+        && let Some(secret) = cluster.find::<Secret>(&pod.namespace, &pod.name).await?
+        && let Some(text) = secret.data.unwrap_or_default().remove("secret")
+    {
+        return Ok(String::from_utf8(text.0).ok());
+    }
+    cluster.delete::<Pod>(&pod.namespace, &pod.name, found.metadata.uid.as_deref()).await?;
+    let deadline = Instant::now() + ENDING_MAX;
+    while let Some(still) = cluster.find::<Pod>(&pod.namespace, &pod.name).await? {
+        if still.metadata.uid != found.metadata.uid {
+            break;
+        }
+        if Instant::now() > deadline {
+            let what = format!("the end of the {} agent's pod {}/{}", plan.side, pod.namespace, pod.name);
+            return Err(Error::Late { what, seconds: ENDING_MAX.as_secs() });
+        }
+        sleep(LOOK).await;
+    }
+    Ok(None)
+}
+
+/// Whether a pod does what is wanted now: the same role beside the same volumes, and on the node where they are in use.
+fn is_as_planned(found: &Pod, plan: &AgentPlan, record: &Record) -> bool {
+    let owner = OwnerReference::default();
+    let wanted = plan.pod(record, &owner, "").spec.unwrap_or_default();
+    let Some(spec) = &found.spec else { return false };
+    let volumes = |spec: &k8s_openapi::api::core::v1::PodSpec| {
+        let mut claims: Vec<_> = spec
+            .volumes
+            .iter()
+            .flatten()
+            .filter_map(|volume| volume.persistent_volume_claim.as_ref())
+            .map(|claim| (claim.claim_name.clone(), claim.read_only == Some(true)))
+            .collect();
+        claims.sort();
+        claims
+    };
+    let is_there = plan.node.as_deref().is_none_or(|node| spec.node_name.as_deref() == Some(node));
+    is_there && volumes(spec) == volumes(&wanted)
+}
+
+async fn make(ledger: &Ledger, plan: &AgentPlan, pod: &PodRef) -> Result<String, Error> {
+    let (record, cluster, namespace) = (&ledger.record, ledger.cluster(plan.side), &pod.namespace);
+    let owner = owner(ledger, plan)?;
+    for &volume in &plan.volumes {
+        let name = state_claim_name(record, volume);
+        if cluster.find::<PersistentVolumeClaim>(namespace, &name).await?.is_none() {
+            let size = &record.volumes[volume].claim(plan.side).size;
+            let capacity = quantity::bytes(size).unwrap_or_default();
+            cluster.create(namespace, &state_claim(record, plan.side, volume, capacity, &owner)).await?;
+        }
+    }
+    apply(cluster, namespace, &plan.network_policy(record, &owner)).await?;
+    if let Some(kind) = service_kind(record) {
+        apply(cluster, namespace, &plan.service(record, &owner, kind)).await?;
+    }
+    let secret = fresh_secret()?;
+    cluster.delete::<Secret>(namespace, &pod.name, None).await?;
+    cluster.create(namespace, &plan.secret(record, &owner, &secret)).await?;
+    cluster.create(namespace, &plan.pod(record, &owner, &secret_hash(&secret))).await?;
+    Ok(secret)
+}
+
+/// The record's object owns what lies beside it: what is of ours goes with it, and a node that is drained sees a pod that
+/// somebody looks after.
+fn owner(ledger: &Ledger, plan: &AgentPlan) -> Result<OwnerReference, Error> {
+    let name = map_name(&ledger.record.migration.metadata.name);
+    let uid = ledger.map_uid(plan.side).ok_or_else(|| {
+        let object = tranship_api::ObjectRef::named("v1", "ConfigMap", Some(ledger.record.namespace(plan.side)), &name);
+        Error::Missing { side: plan.side, object }
+    })?;
+    Ok(OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "ConfigMap".to_owned(),
+        name,
+        uid: uid.to_owned(),
+        controller: Some(true),
+        block_owner_deletion: Some(false),
+    })
+}
+
+async fn apply<K: Object>(cluster: &Cluster, namespace: &str, object: &K) -> Result<K, Error> {
+    let api = cluster.api::<K>(namespace);
+    let name = object.meta().name.clone().unwrap_or_default();
+    let what = format!("apply {} {namespace}/{name}", K::kind(&()));
+    let params = kube::api::PatchParams::apply(FIELD_MANAGER).force();
+    cluster.call(what, api.patch(&name, &params, &kube::api::Patch::Apply(object))).await
+}
+
+async fn until_running(cluster: &Cluster, pod: &PodRef) -> Result<(), Error> {
+    let deadline = Instant::now() + RUNNING_MAX;
+    loop {
+        let found: Pod = cluster.get(&pod.namespace, &pod.name).await?;
+        let status = found.status.unwrap_or_default();
+        match status.phase.as_deref() {
+            Some("Running") => return Ok(()),
+            Some(phase @ ("Failed" | "Succeeded")) => {
+                let what = format!("pod {}/{} is {phase}: {}", pod.namespace, pod.name, why(&status));
+                return Err(Error::Agent { side: cluster.side, code: "TS-K933".to_owned(), what });
+            }
+            _ if Instant::now() > deadline => {
+                let what = format!("pod {}/{} ({})", pod.namespace, pod.name, why(&status));
+                return Err(Error::Late { what, seconds: RUNNING_MAX.as_secs() });
+            }
+            _ if is_hopeless(&status) => {
+                let what = format!("pod {}/{} cannot start: {}", pod.namespace, pod.name, why(&status));
+                return Err(Error::Agent { side: cluster.side, code: "TS-K933".to_owned(), what });
+            }
+            _ => sleep(LOOK).await,
+        }
+    }
+}
+
+/// Whether the pod waits for something that does not come by itself.
+fn is_hopeless(status: &k8s_openapi::api::core::v1::PodStatus) -> bool {
+    let waiting =
+        status.container_statuses.iter().flatten().filter_map(|status| status.state.as_ref()?.waiting.as_ref());
+    let hopeless = [
+        "ErrImageNeverPull",
+        "InvalidImageName",
+        "ImagePullBackOff",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+    ];
+    waiting.filter_map(|waiting| waiting.reason.as_deref()).any(|reason| hopeless.contains(&reason))
+}
+
+/// Why a pod is where it is, as the cluster tells it.
+fn why(status: &k8s_openapi::api::core::v1::PodStatus) -> String {
+    let containers = status.container_statuses.iter().flatten().filter_map(|status| {
+        let state = status.state.as_ref()?;
+        let waiting = state.waiting.as_ref().map(|waiting| (waiting.reason.clone(), waiting.message.clone()));
+        waiting.or_else(|| state.terminated.as_ref().map(|ended| (ended.reason.clone(), ended.message.clone())))
+    });
+    let conditions = status.conditions.iter().flatten().filter(|condition| condition.status == "False");
+    let conditions = conditions.map(|condition| (condition.reason.clone(), condition.message.clone()));
+    let told: Vec<String> = containers
+        .chain(conditions)
+        .map(|(reason, message)| [reason, message].into_iter().flatten().collect::<Vec<_>>().join(": "))
+        .filter(|text| !text.is_empty())
+        .collect();
+    if told.is_empty() { "no reason is given".to_owned() } else { told.join("; ") }
+}
+
+/// 256 random bits, as text.
+fn fresh_secret() -> Result<String, Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        Error::refused("TS-K934", format!("the kernel gives no random bytes: {error}"), "see why this host has none")
+    })?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
