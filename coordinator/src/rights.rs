@@ -18,6 +18,8 @@ const REVIEWS_MAX: usize = 16;
 /// What cannot be done without a right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
+    /// Only what other software there says of the application; asked for where it is found, and never demanded.
+    IfThere,
     /// Something is not checked, or not shown.
     Useful,
     /// A cutover.
@@ -81,7 +83,7 @@ const fn only(side: Side, right: Right) -> Right {
     Right { side: Some(side), ..right }
 }
 
-use Need::{Cutover, Stage, Useful};
+use Need::{Cutover, IfThere, Stage, Useful};
 use Scope::Namespace;
 use Side::{Destination, Source};
 
@@ -179,10 +181,10 @@ pub const RIGHTS: &[Right] = &[
     here("apps", "daemonsets", &["get", "list", "patch"], Cutover, "to stop and start the application"),
     here("apps", "replicasets", &["get", "list", "patch"], Cutover, "to stop and start the application"),
     here("", "replicationcontrollers", &["get", "list", "patch"], Cutover, "to stop and start the application"),
-    here("apps", "deployments/scale", &["get", "patch"], Cutover, "to stop and start the application"),
-    here("apps", "statefulsets/scale", &["get", "patch"], Cutover, "to stop and start the application"),
-    here("apps", "replicasets/scale", &["get", "patch"], Cutover, "to stop and start the application"),
-    here("", "replicationcontrollers/scale", &["get", "patch"], Cutover, "to stop and start the application"),
+    here("apps", "deployments/scale", &["get", "patch", "update"], Cutover, "to stop and start the application"),
+    here("apps", "statefulsets/scale", &["get", "patch", "update"], Cutover, "to stop and start the application"),
+    here("apps", "replicasets/scale", &["get", "patch", "update"], Cutover, "to stop and start the application"),
+    here("", "replicationcontrollers/scale", &["get", "patch", "update"], Cutover, "to stop and start the application"),
     here("batch", "cronjobs", &["get", "list", "patch"], Cutover, "to stop and start the application"),
     here("batch", "jobs", &["get", "list", "patch"], Cutover, "to stop and start the application"),
     // What is brought along. A rollback finds it in its place.
@@ -216,6 +218,23 @@ pub const RIGHTS: &[Right] = &[
             "to see whether there is room",
         ),
     ),
+    here("keda.sh", "scaledobjects", &["list"], IfThere, "to see what else scales the application"),
+    both(
+        Scope::Cluster,
+        "argoproj.io",
+        "applications",
+        &["list"],
+        IfThere,
+        "to see who would start the application again",
+    ),
+    here(
+        "kustomize.toolkit.fluxcd.io",
+        "kustomizations",
+        &["get"],
+        IfThere,
+        "to see who would start the application again",
+    ),
+    here("helm.toolkit.fluxcd.io", "helmreleases", &["get"], IfThere, "to see who would start the application again"),
 ];
 
 /// Why a right of those that only [`Resources::Users`](tranship_api::migration::Resources) needs.
@@ -249,7 +268,8 @@ pub async fn lacks<'a>(
     }
     let gate = Arc::new(Semaphore::new(REVIEWS_MAX));
     let mut reviews = JoinSet::new();
-    let rights = rights.into_iter().filter(|right| right.side.is_none_or(|side| side == cluster.side));
+    let is_asked = |right: &&Right| right.need > IfThere && right.side.is_none_or(|side| side == cluster.side);
+    let rights = rights.into_iter().filter(is_asked);
     for (at, right) in rights.enumerate() {
         for &verb in right.verbs {
             let (cluster, gate) = (cluster.clone(), Arc::clone(&gate));
@@ -339,6 +359,7 @@ mod tests {
             "validatingadmissionpolicies",
             "validatingadmissionpolicybindings",
             "csistoragecapacities",
+            "applications",
         ];
         for right in RIGHTS.iter().filter(|right| right.scope == Scope::Cluster) {
             assert!(allowed.contains(&right.resource), "{right:?}");

@@ -109,7 +109,7 @@ fn complaints(pod: &Pod) -> Vec<String> {
     let conditions = status.conditions.iter().flatten().filter(unplaced);
     all.extend(conditions.map(|one| said(one.reason.as_deref(), one.message.as_deref())));
     let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
-    all.extend(containers.filter_map(|one| container(one)).map(|(reason, message)| said(reason, message)));
+    all.extend(containers.filter_map(container).map(|(reason, message)| said(reason, message)));
     all
 }
 
