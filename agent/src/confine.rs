@@ -137,6 +137,9 @@ impl Confinement<'_> {
     /// Confines this process, for good. What the kernel does not know is left out and noted: an old kernel is no
     /// reason not to move a volume. Everything else that goes wrong is an error.
     pub fn apply(&self) -> Result<Applied, ConfineError> {
+        // A static program cannot look up the C library's call by its name, and reads random numbers from a device. It
+        // opens that once, which must have been before; without one at all, whoever draws a number says so.
+        let _ = getrandom::u64();
         let mut notes = Vec::new();
         let landlock_abi = paths::restrict(self, &mut notes)?;
         let seccomp = calls::restrict(self, &mut notes)?;

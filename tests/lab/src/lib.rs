@@ -88,7 +88,11 @@ pub fn load_as(root: &Path, profile: Profile) -> Result<(), LabError> {
 }
 
 fn import(clusters: &[Cluster], archives: &[PathBuf]) -> Result<(), LabError> {
-    clusters.iter().flat_map(|cluster| &cluster.nodes).try_for_each(|node| node.import(archives))
+    thread::scope(|scope| {
+        let nodes = clusters.iter().flat_map(|cluster| &cluster.nodes);
+        let importing: Vec<_> = nodes.map(|node| scope.spawn(|| node.import(archives))).collect();
+        importing.into_iter().try_for_each(|one| one.join().expect("no thread of the lab panics"))
+    })
 }
 
 fn write_kubeconfig(layout: &Layout, clusters: &[Cluster; 2]) -> Result<(), LabError> {

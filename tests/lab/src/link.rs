@@ -93,11 +93,11 @@ impl Link {
         self.down();
         let (relay, device) = (sockets.relay(), sockets.device());
         // Packets wait for nothing but the weather, however busy the machine is; without the right to that they may.
-        let prompt: &[&str] = if sh("chrt --fifo 10 true").is_ok() { &["chrt", "--fifo", "10"] } else { &["env"] };
+        let at_once: &[&str] = if sh("chrt --fifo 10 true").is_ok() { &["chrt", "--fifo", "10"] } else { &["env"] };
         // One that was killed leaves it, and another cannot take it then.
         let _ = fs::remove_file(&device);
         let start = |name: &str, program: &str, arguments: &[&str]| {
-            start_outside(&self.layout, MARK, name, command(prompt[0], &prompt[1..]).arg(program).args(arguments))
+            start_outside(&self.layout, MARK, name, command(at_once[0], &at_once[1..]).arg(program).args(arguments))
         };
         start("relay", &program.to_string_lossy(), &["relay"])?;
         let relay_log = log(&self.layout, MARK, "relay")?;
