@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, Container, ContainerPort, LocalObjectReference, NodeAffinity, NodeSelector,
     NodeSelectorRequirement, NodeSelectorTerm, PersistentVolumeClaim, PersistentVolumeClaimSpec,
-    PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, ResourceRequirements, SELinuxOptions,
-    SeccompProfile, Secret, SecretVolumeSource, SecurityContext, Service, ServicePort, ServiceSpec, Toleration, Volume,
-    VolumeDevice, VolumeMount, VolumeResourceRequirements,
+    PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile, Secret,
+    SecretVolumeSource, SecurityContext, Service, ServicePort, ServiceSpec, Toleration, Volume, VolumeDevice,
+    VolumeMount, VolumeResourceRequirements,
 };
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPort, NetworkPolicySpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -21,6 +21,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tranship_api::migration::{AgentPod, Mode};
 use tranship_api::{LABEL_AGENT, LABEL_ID, LABEL_MIGRATION, Record, Side};
 use tranship_proto::control::Role;
+
+use crate::workload::Constraints;
 
 /// The image of this version.
 pub const IMAGE: &str = concat!("tranship.io/tranship:", env!("CARGO_PKG_VERSION"));
@@ -55,30 +57,7 @@ pub struct AgentPlan {
     /// The node on which it has to be; nothing for wherever the volumes can be.
     pub node: Option<String>,
     /// What it takes over from the application.
-    pub traits: Traits,
-}
-
-/// What an agent takes over from the application's pods.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Traits {
-    /// The user that the application runs as.
-    pub user: Option<i64>,
-    /// Its group.
-    pub group: Option<i64>,
-    /// The group that its volumes belong to.
-    pub fs_group: Option<i64>,
-    /// Further groups.
-    pub groups: Vec<i64>,
-    /// Label of SELinux: another one would have the volume relabelled under the application.
-    pub se_linux: Option<SELinuxOptions>,
-    /// How it is applied.
-    pub se_linux_change: Option<String>,
-    /// Where it may run, so that a claim that is bound by the agent is bound where the application can use it.
-    pub node_selector: BTreeMap<String, String>,
-    /// The same, in more words.
-    pub affinity: Option<Affinity>,
-    /// Taints that it bears.
-    pub tolerations: Vec<Toleration>,
+    pub traits: Constraints,
 }
 
 /// The name of a volume, as agents know it.
@@ -243,10 +222,10 @@ impl AgentPlan {
         let mut args: Vec<String> =
             ["agent", "--migration", &record.id, "--secret-file", "/control/secret"].map(str::to_owned).into();
         args.extend(["--secret-hash".to_owned(), secret_hash.to_owned(), "--idle".to_owned(), IDLE.to_owned()]);
+        args.extend(["--state", "/state"].map(str::to_owned));
         for &volume in &self.volumes {
             let key = volume_key(volume);
             args.extend(["--volume".to_owned(), format!("{key}=/volumes/{key}")]);
-            args.extend(["--state".to_owned(), format!("{key}=/state/{key}")]);
         }
         let (devices, mounts) = self.mounts(record);
         Container {
@@ -344,21 +323,21 @@ impl AgentPlan {
         let traits = &self.traits;
         let mut security = PodSecurityContext {
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
-            se_linux_options: traits.se_linux.clone(),
-            se_linux_change_policy: traits.se_linux_change.clone(),
+            se_linux_options: traits.se_linux_options.clone(),
+            se_linux_change_policy: traits.se_linux_change_policy.clone(),
             ..PodSecurityContext::default()
         };
         if self.is_root(record) {
             (security.run_as_user, security.run_as_group) = (Some(0), Some(0));
         } else {
             security.run_as_non_root = Some(true);
-            security.run_as_user = Some(traits.user.unwrap_or(65_532));
-            security.run_as_group = traits.group;
-            let groups = traits.groups.iter().chain(&traits.fs_group).copied().collect::<Vec<_>>();
+            security.run_as_user = Some(traits.run_as_user.unwrap_or(65_532));
+            security.run_as_group = traits.run_as_group;
+            let groups = traits.supplemental_groups.iter().chain(&traits.fs_group).copied().collect::<Vec<_>>();
             security.supplemental_groups = (!groups.is_empty()).then_some(groups);
             // Only on claims that we made, and of those only while their root does not belong to the group yet.
             if self.role == Role::Destination {
-                security.fs_group = traits.fs_group.or(traits.group);
+                security.fs_group = traits.fs_group.or(traits.run_as_group);
                 security.fs_group_change_policy = security.fs_group.map(|_| "OnRootMismatch".to_owned());
             }
         }

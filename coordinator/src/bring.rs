@@ -18,6 +18,7 @@ mod references;
 mod sanitise;
 mod service;
 mod start;
+mod unmark;
 
 pub use apply::{apply, conflicts, remove};
 pub use namespace::ensure_namespace;
@@ -25,6 +26,7 @@ pub use plan::plan;
 pub use ready::{Readiness, ready};
 pub use sanitise::{Renames, sanitise};
 pub use start::start;
+pub use unmark::unmark;
 
 /// An object as it is to be at the destination, before it is marked as ours.
 #[derive(Clone)]

@@ -78,6 +78,24 @@ pub enum Error {
         /// What it says.
         what: String,
     },
+    /// A cutover failed before its commit, and everything was taken back.
+    #[error("the cutover failed before its commit; the application runs on the {owner} again")]
+    Restored {
+        /// Who has the application.
+        owner: Side,
+        /// Why it failed.
+        source: Box<Error>,
+    },
+    /// A cutover failed before its commit, and so did taking it back.
+    #[error("the cutover failed before its commit ({source}), and the application may stand still on the {owner}")]
+    Stranded {
+        /// Who has the application.
+        owner: Side,
+        /// Why the cutover failed.
+        source: Box<Error>,
+        /// Why it was not taken back.
+        second: Box<Error>,
+    },
     /// The user stopped it.
     #[error("stopped")]
     Stopped,
@@ -95,6 +113,8 @@ impl Error {
             Self::Missing { .. } => "TS-K903",
             Self::Late { .. } => "TS-K904",
             Self::Agent { code, .. } => code,
+            Self::Restored { source, .. } => source.code(),
+            Self::Stranded { .. } => "TS-K941",
             Self::Stopped => "TS-P109",
         }
     }
@@ -108,6 +128,10 @@ impl Error {
                 Some("see that `kubectl --context … get --raw=/readyz` answers, then run the same command again")
             }
             Self::Superseded { .. } => Some("let the other one go on; `tranship status` shows how far it is"),
+            Self::Restored { source, .. } => source.todo(),
+            Self::Stranded { .. } => Some(
+                "`tranship rollback` starts the application where it was, from any machine; `tranship cutover` goes on",
+            ),
             Self::Late { .. } => Some("look at the pods and events of the namespace, then run the same command again"),
             _ => None,
         }

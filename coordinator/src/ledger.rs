@@ -100,6 +100,12 @@ impl Ledger {
         Ok(Self { record, clusters, copies: [source.0, destination.0] })
     }
 
+    /// The record as it lies in one cluster; nothing if there is none.
+    pub async fn peek(cluster: &Cluster, namespace: &str, migration: &str) -> Result<Option<Record>, Error> {
+        let map = cluster.find::<ConfigMap>(namespace, &map_name(migration)).await?;
+        map.map(|map| read(&map, RECORD)).transpose()
+    }
+
     /// The cluster of this side.
     pub fn cluster(&self, side: Side) -> &Cluster {
         &self.clusters[side as usize]
@@ -157,6 +163,25 @@ impl Ledger {
         Ok(())
     }
 
+    /// Changes the limit of what is sent, without taking over: whoever works on the migration follows it.
+    pub async fn set_bandwidth(&mut self, bits_per_second: Option<u64>) -> Result<(), Error> {
+        let lead = self.lead();
+        let (cluster, name) = (self.cluster(lead).clone(), map_name(&self.record.migration.metadata.name));
+        let namespace = self.record.namespace(lead).to_owned();
+        for _ in 0..TRIES_MAX {
+            let (copy, record) = look(&cluster, &namespace, &name).await?;
+            self.copies[lead as usize] = copy;
+            self.record = record.unwrap_or_else(|| self.record.clone());
+            self.record.migration.spec.link.bits_per_second = bits_per_second;
+            let map = self.map(lead, &self.known_authority(lead)?);
+            match cluster.replace(&namespace, &map).await {
+                Err(error) if error.is_conflict() => {}
+                written => return written.map(drop),
+            }
+        }
+        Err(Error::Late { what: format!("writing the record in the {lead} cluster against others"), seconds: 0 })
+    }
+
     /// The first write of a commit: the owner gives up, in its own cluster. From here on it starts nothing.
     pub async fn relinquish(&mut self, proof: Proof, digests: Vec<String>, at: Timestamp) -> Result<(), Error> {
         let (owner, epoch) = (self.record.owner, self.record.epoch);
@@ -196,6 +221,17 @@ impl Ledger {
             tracing::warn!(side = %owner, %error, "the copy of the record is behind");
         }
         Ok(())
+    }
+
+    /// The second write of a commit where the first cannot be seen, since the old owner's cluster is lost for good. Only for
+    /// a user who has typed that.
+    pub async fn assume_without_owner(&mut self, at: Timestamp) -> Result<(), Error> {
+        let (owner, heir, epoch) = (self.record.owner, self.record.owner.other(), self.record.epoch);
+        self.record.step = Step::Starting;
+        self.record
+            .happened(at, format!("a user had the {heir} take over in epoch {epoch} without the word of the {owner}"));
+        self.record.revision += 1;
+        self.write(heir, Authority::Authoritative { epoch, relinquished: None }).await
     }
 
     /// Whether this side may start the application: only by its own word.
@@ -239,8 +275,12 @@ impl Ledger {
                 Err(error) if error.is_conflict() || error.is_not_found() => {
                     let (copy, record) =
                         look(&cluster, &namespace, &map_name(&self.record.migration.metadata.name)).await?;
-                    if let Some(record) = record.filter(|record| is_ahead(record, &self.record)) {
-                        return Err(Error::Superseded { coordinator: record.coordinator, epoch: record.epoch });
+                    if let Some(record) = record {
+                        if is_ahead(&record, &self.record) {
+                            return Err(Error::Superseded { coordinator: record.coordinator, epoch: record.epoch });
+                        }
+                        // The one thing that others may change meanwhile.
+                        self.record.migration.spec.link.bits_per_second = record.migration.spec.link.bits_per_second;
                     }
                     self.copies[side as usize] = copy;
                 }

@@ -9,6 +9,7 @@ mod meeting;
 mod outcome;
 mod relay;
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tranship_api::record::Path;
@@ -34,12 +35,14 @@ pub struct Pair {
 }
 
 /// What a pass is to be.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Wanted {
     /// For a final pass: how much is read for the proof.
     pub final_level: Option<String>,
-    /// Bits per second that each pass may send at most.
+    /// Bits per second that all passes may send together.
     pub bits_per_second: Option<u64>,
+    /// Whether it is left to the agents once they have met.
+    pub detaches: bool,
 }
 
 impl Pair {
@@ -56,9 +59,9 @@ impl Pair {
         &self.plan.from.volumes
     }
 
-    /// Runs one pass over each volume, side by side. A pass that is under way already, since another coordinator began
+    /// Runs one pass over each volume, side by side; there is no outcome of one that is left to the agents. A pass that is under way already, since another coordinator began
     /// it, is followed to its end, and counts if a stage is wanted.
-    pub async fn run(&self, record: &Record, wanted: &Wanted, watch: &Watch) -> Vec<Result<Outcome, Error>> {
+    pub async fn run(&self, record: &Record, wanted: &Wanted, watch: &Watch) -> Vec<Result<Option<Outcome>, Error>> {
         let passes = (0..self.volumes().len()).map(|place| self.pass(record, place, wanted, watch));
         join_all(passes).await
     }
@@ -80,7 +83,13 @@ impl Pair {
         self.from.welcome.volumes.iter().find(|facts| facts.name == key)
     }
 
-    async fn pass(&self, record: &Record, place: usize, wanted: &Wanted, watch: &Watch) -> Result<Outcome, Error> {
+    async fn pass(
+        &self,
+        record: &Record,
+        place: usize,
+        wanted: &Wanted,
+        watch: &Watch,
+    ) -> Result<Option<Outcome>, Error> {
         let volume = self.volumes()[place];
         let key = volume_key(volume);
         if let Some(running) = self.from.state_of(&key).filter(|state| state.is_running && state.role == Role::Source) {
@@ -91,7 +100,7 @@ impl Pair {
             let began = Timestamp::now();
             let ended = self.follow(volume, self.from.follow(&running.pass), watch).await?;
             if wanted.final_level.is_none() {
-                return Ok(Outcome::of(record, volume, began, &ended, None, wanted));
+                return Ok(Some(Outcome::of(record, volume, began, &ended, None, wanted)));
             }
         }
         let mut last = None;
@@ -99,8 +108,9 @@ impl Pair {
             let attempt = Attempt::new(self, record, place, path.clone(), wanted);
             match attempt.run(watch).await? {
                 meeting::End::Over { began, ended, path } => {
-                    return Ok(Outcome::of(record, volume, began, &ended, Some(path), wanted));
+                    return Ok(Some(Outcome::of(record, volume, began, &ended, Some(path), wanted)));
                 }
+                meeting::End::Left => return Ok(None),
                 meeting::End::Unreachable { began, ended } => {
                     watch.note(format!(
                         "{}: no way {}",
@@ -112,7 +122,7 @@ impl Pair {
             }
         }
         let (began, ended) = last.expect("there is at least one path");
-        Ok(Outcome::of(record, volume, began, &ended, None, wanted))
+        Ok(Some(Outcome::of(record, volume, began, &ended, None, wanted)))
     }
 
     /// Hears a pass to its end.
@@ -149,7 +159,7 @@ impl Pair {
             exclude: spec.exclude.clone(),
             compress: "auto".to_owned(),
             transport: "auto".to_owned(),
-            bits_per_second: wanted.bits_per_second,
+            bits_per_second: None,
             kind: if record.volumes[volume].is_block { VolumeKind::Block } else { VolumeKind::Tree },
         }
     }
@@ -172,23 +182,4 @@ fn say(path: &Path) -> String {
         true => "through the API servers".to_owned(),
         false => format!("to the {} agent", path.listen),
     }
-}
-
-/// Waits for all of them, side by side.
-async fn join_all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
-    let mut pinned: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
-    std::future::poll_fn(|context| {
-        let mut is_done = true;
-        for (future, result) in &mut pinned {
-            if result.is_none() {
-                match future.as_mut().poll(context) {
-                    std::task::Poll::Ready(value) => *result = Some(value),
-                    std::task::Poll::Pending => is_done = false,
-                }
-            }
-        }
-        if is_done { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-    pinned.into_iter().map(|(_, result)| result.expect("all of them are done")).collect()
 }

@@ -9,6 +9,7 @@ pub mod migration;
 pub mod object;
 pub mod quantity;
 pub mod record;
+pub mod view;
 
 pub use finding::{Finding, Findings, Severity};
 pub use migration::Migration;

@@ -131,9 +131,9 @@ pub struct Link {
     /// Where the listener is reached.
     #[serde(default)]
     pub endpoint: Endpoint,
-    /// Most that all agents of the migration send together, such as `50Mbit/s`; nothing for no limit.
+    /// Bits per second that all agents of the migration send together at most; nothing for no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bandwidth: Option<String>,
+    pub bits_per_second: Option<u64>,
 }
 
 /// Which side listens.

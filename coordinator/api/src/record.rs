@@ -43,9 +43,9 @@ pub struct Record {
     pub owner: Side,
     /// How far the cutover away from `owner` is.
     pub step: Step,
-    /// When the application was stopped, in the cutover that runs or ran last.
+    /// When the steps of the cutover that runs, or ran last, were reached: the timeline of its downtime.
     #[serde(default)]
-    pub stopped_at: Option<Timestamp>,
+    pub timeline: Timeline,
     /// What was changed to stop the application on the side that it was on, in order.
     #[serde(default)]
     pub changes: Vec<Change>,
@@ -120,8 +120,6 @@ pub enum Step {
     Quiescing,
     /// Nobody has the volumes: the last pass runs.
     FinalPass,
-    /// Both sides are proven equal.
-    Proven,
     /// The owner has given up, in its own cluster; the other may take over, and nobody may start.
     Relinquished,
     /// The new owner is authoritative: the application is being started there.
@@ -143,12 +141,32 @@ impl Step {
             Self::Fencing => "fencing",
             Self::Quiescing => "quiescing",
             Self::FinalPass => "final pass",
-            Self::Proven => "proven",
             Self::Relinquished => "relinquished",
             Self::Starting => "starting",
             Self::Restoring => "restoring",
         }
     }
+}
+
+/// When the steps of a cutover were reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeline {
+    /// The application was told to stop.
+    #[serde(default)]
+    pub stopping: Option<Timestamp>,
+    /// Nobody has the volumes any more.
+    #[serde(default)]
+    pub released: Option<Timestamp>,
+    /// The final pass is over, with its proof.
+    #[serde(default)]
+    pub proven: Option<Timestamp>,
+    /// The new owner is authoritative.
+    #[serde(default)]
+    pub committed: Option<Timestamp>,
+    /// The application is ready.
+    #[serde(default)]
+    pub ready: Option<Timestamp>,
 }
 
 /// What one cluster says of the right to run the application. It is the only thing that is not mirrored.

@@ -101,7 +101,8 @@ impl Agent {
         for place in &options.volumes {
             tranship_agent::state::disk::make_folder(&place.state).map_err(no_state)?;
         }
-        let epoch = EpochRecord::open(&options.state, &options.migration).map_err(no_state)?;
+        let folders = options.volumes.iter().map(|place| place.state.clone()).collect();
+        let epoch = EpochRecord::open(folders, &options.migration).map_err(no_state)?;
         let passes = Passes::new(options.volumes.clone(), options.control.port(), inputs);
         Ok(Self { options, epoch, client: None, passes, touched: Instant::now(), is_ending: false })
     }

@@ -11,6 +11,9 @@ use tranship_agent::link::CONNECTIONS_MAX;
 use tranship_agent::report::GapKind;
 use tranship_proto::control;
 
+use crate::migrate::args::{
+    CleanupArgs, CreateArgs, CutoverArgs, FinishArgs, NamedArgs, RollbackArgs, SetArgs, StageArgs, StatusArgs,
+};
 use crate::rate::Rate;
 
 /// Moves volumes (folder trees, block devices) between hosts: in stages while the application runs, then in one short
@@ -32,7 +35,7 @@ const SHOWN: &str = "What is printed";
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Global {
     /// Form of what is printed: for people, or one JSON value per line
-    #[arg(long, global = true, value_enum, default_value_t = Output::Text, value_name = "FORM", help_heading = SHOWN)]
+    #[arg(long, short, global = true, value_enum, default_value_t = Output::Text, value_name = "FORM", help_heading = SHOWN)]
     pub(crate) output: Output,
     /// Print results and errors only
     #[arg(long, short, global = true, conflicts_with = "verbose", help_heading = SHOWN)]
@@ -49,6 +52,8 @@ pub(crate) enum Output {
     Text,
     /// Results as one line of JSON on standard output, progress as one line per second on standard error
     Json,
+    /// The same results as documents of YAML
+    Yaml,
 }
 
 /// The commands.
@@ -62,6 +67,28 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Show it all on this machine: a writing application, two agents, stages, the last pass, the proof
     Demo(DemoArgs),
+    /// Plan a migration between two clusters: look at everything that could stand in the way, and write its record
+    Create(Box<CreateArgs>),
+    /// Look again at everything that could stand in the way; changes nothing
+    Preflight(NamedArgs),
+    /// Copy what changed, while the application runs; as often as wanted
+    Stage(StageArgs),
+    /// Change what is set while it runs
+    Set(SetArgs),
+    /// Stop the passes that run; the next ones go on from there
+    Cancel(NamedArgs),
+    /// Stop the application, copy the last changes, prove that both sides are equal, start it on the other side
+    Cutover(CutoverArgs),
+    /// Bring the application home: before the commit by undoing, after it with what it wrote since
+    Rollback(RollbackArgs),
+    /// Show where a migration stands, and what to do next
+    Status(StatusArgs),
+    /// Print the whole history with its proof
+    Receipt(NamedArgs),
+    /// End a migration: everything of ours goes, but for the fence around what was left
+    Finish(FinishArgs),
+    /// Find what migrations have left behind in a namespace
+    Cleanup(CleanupArgs),
     /// The role beside a volume in a cluster
     #[command(hide = true)]
     Agent(AgentArgs),

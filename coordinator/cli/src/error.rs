@@ -1,5 +1,6 @@
 //! What goes wrong, as it is printed: once, at the edge, with what to do.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::iter;
 
@@ -19,10 +20,12 @@ const TOO_MANY_OPEN_FILES: [&str; 2] = ["(os error 23)", "(os error 24)"];
 #[error("{message}")]
 pub(crate) struct RunError {
     exit: Exit,
-    code: &'static str,
+    code: Cow<'static, str>,
     message: String,
     hint: Option<String>,
     source: Option<Box<dyn Error + Send + Sync>>,
+    /// Texts of what is beneath, where the errors themselves are elsewhere.
+    causes: Vec<String>,
 }
 
 impl RunError {
@@ -32,19 +35,13 @@ impl RunError {
     }
 
     /// Said no before anything was changed.
-    pub(crate) fn refused(code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn refused(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self::new(Exit::Refused, code, message)
     }
 
     /// Broke during work; the source is authoritative.
-    pub(crate) fn failed(code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn failed(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self::new(Exit::Failed, code, message)
-    }
-
-    /// Broke after the commit; the destination is authoritative.
-    #[expect(dead_code, reason = "a final pass between two hosts has no owner to hand over; cutovers do")]
-    pub(crate) fn failed_after_commit(code: &'static str, message: impl Into<String>) -> Self {
-        Self::new(Exit::FailedAfterCommit, code, message)
     }
 
     /// The user stopped it.
@@ -52,8 +49,8 @@ impl RunError {
         Self::new(Exit::Failed, "TS-P109", message)
     }
 
-    fn new(exit: Exit, code: &'static str, message: impl Into<String>) -> Self {
-        Self { exit, code, message: message.into(), hint: None, source: None }
+    fn new(exit: Exit, code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { exit, code: code.into(), message: message.into(), hint: None, source: None, causes: Vec::new() }
     }
 
     /// What the user can do; else the code's own hint is printed.
@@ -74,6 +71,16 @@ impl RunError {
         Self { exit, ..self }
     }
 
+    /// The same, where it comes after the commit: the other side has the application.
+    pub(crate) fn after_the_commit(self) -> Self {
+        Self { exit: Exit::FailedAfterCommit, ..self }
+    }
+
+    /// Whether somebody else has taken over.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.code == "TS-P107"
+    }
+
     /// How the process ends.
     pub(crate) fn exit(&self) -> Exit {
         self.exit
@@ -81,7 +88,8 @@ impl RunError {
 
     fn causes(&self) -> Vec<String> {
         let first = self.source.as_deref().map(|source| source as &dyn Error);
-        iter::successors(first, |&error| error.source()).map(|error| printable(&error.to_string())).collect()
+        let beneath = iter::successors(first, |&error| error.source()).map(ToString::to_string);
+        beneath.chain(self.causes.iter().cloned()).map(|cause| printable(&cause)).collect()
     }
 
     fn hint_text(&self) -> &str {
@@ -90,7 +98,7 @@ impl RunError {
         if is_out_of_files(&self.message) || self.causes().iter().any(|cause| is_out_of_files(cause)) {
             return "raise the limit on open files on both sides (`ulimit -n 1024`), then run the same command again";
         }
-        self.hint.as_deref().unwrap_or_else(|| default_hint(self.code))
+        self.hint.as_deref().unwrap_or_else(|| default_hint(&self.code))
     }
 
     /// For people, on several lines.
@@ -111,6 +119,23 @@ impl RunError {
             "causes": self.causes(),
             "hint": self.hint_text(),
         } })
+    }
+}
+
+impl From<tranship_coordinator::Error> for RunError {
+    fn from(error: tranship_coordinator::Error) -> Self {
+        use tranship_coordinator::Error as Failure;
+        let exit = match &error {
+            Failure::Refused { .. } | Failure::Kubeconfig { .. } | Failure::Missing { .. } => Exit::Refused,
+            _ => Exit::Failed,
+        };
+        let (code, hint) = (error.code().to_owned(), error.todo().map(str::to_owned));
+        let message = error.to_string();
+        let mut failed = Self::new(exit, code, message);
+        failed.hint = hint;
+        // Its own text is the message; what is beneath it stays beneath.
+        failed.causes = iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string).collect();
+        failed
     }
 }
 

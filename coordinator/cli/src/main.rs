@@ -10,6 +10,7 @@ mod demo;
 mod error;
 mod exit;
 mod human;
+mod migrate;
 mod options;
 mod paint;
 mod print;
@@ -72,6 +73,17 @@ fn execute(typed: Typed, printer: Printer) -> Result<Exit, RunError> {
             run(async { demo::run(options, &global, printer, watched_stop(&global)?).await })
         }
         Command::Agent(args) if !args.self_test => agent::run(args.validate()?, printer),
+        Command::Create(args) => clusters(&global, printer, async |context| migrate::create(*args, context).await),
+        Command::Preflight(args) => clusters(&global, printer, async |context| migrate::preflight(args, context).await),
+        Command::Stage(args) => clusters(&global, printer, async |context| migrate::stage(args, context).await),
+        Command::Set(args) => clusters(&global, printer, async |context| migrate::set(args, context).await),
+        Command::Cancel(args) => clusters(&global, printer, async |context| migrate::cancel(args, context).await),
+        Command::Cutover(args) => clusters(&global, printer, async |context| migrate::cut_over(args, context).await),
+        Command::Rollback(args) => clusters(&global, printer, async |context| migrate::roll_back(args, context).await),
+        Command::Status(args) => clusters(&global, printer, async |context| migrate::status(args, context).await),
+        Command::Receipt(args) => clusters(&global, printer, async |context| migrate::receipt(args, context).await),
+        Command::Finish(args) => clusters(&global, printer, async |context| migrate::end(args, context).await),
+        Command::Cleanup(args) => clusters(&global, printer, async |context| migrate::clean_up(args, context).await),
         Command::Agent(_) => {
             confined::self_test()?.iter().for_each(|line| printer.line(line));
             Ok(Exit::Done)
@@ -91,6 +103,15 @@ fn run(command: impl Future<Output = Result<Exit, RunError>>) -> Result<Exit, Ru
     let threads = tranship_agent::parallel::processors();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     runtime.map_err(|error| RunError::refused("TS-U002", "cannot start").because(error))?.block_on(command)
+}
+
+/// A command that works on clusters.
+fn clusters(
+    global: &Global,
+    printer: Printer,
+    command: impl AsyncFnOnce(migrate::Context) -> Result<Exit, RunError>,
+) -> Result<Exit, RunError> {
+    run(async { command(migrate::Context { global: *global, printer, stop: watched_stop(global)? }).await })
 }
 
 fn sync(args: SyncArgs, global: &Global, printer: Printer) -> Result<Exit, RunError> {
@@ -213,6 +234,6 @@ fn log(global: &Global) {
     let builder = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(level);
     match global.output {
         Output::Text => builder.with_target(false).init(),
-        Output::Json => builder.json().init(),
+        Output::Json | Output::Yaml => builder.json().init(),
     }
 }

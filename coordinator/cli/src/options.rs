@@ -353,7 +353,7 @@ impl Environment {
     }
 
     /// A relative path in these variables is to be ignored (XDG Base Directory Specification).
-    fn state_folder(&self) -> Option<PathBuf> {
+    pub(crate) fn state_folder(&self) -> Option<PathBuf> {
         let absolute = |path: &Option<PathBuf>| path.clone().filter(|path| path.is_absolute());
         absolute(&self.xdg_state_home)
             .or_else(|| absolute(&self.home).map(|home| home.join(".local/state")))

@@ -23,7 +23,7 @@ pub(crate) struct Printer {
 impl Printer {
     /// Whether scripts read.
     pub(crate) fn is_json(self) -> bool {
-        self.output == Output::Json
+        self.output != Output::Text
     }
 
     /// One line of text; nothing in JSON.
@@ -35,8 +35,30 @@ impl Printer {
 
     /// One JSON value on a line of its own; nothing in text.
     pub(crate) fn json(self, value: &impl Serialize) {
-        if self.is_json() {
-            write_line(&serde_json::to_string(value).expect("reports hold nothing that JSON cannot say"));
+        match self.output {
+            Output::Text => {}
+            Output::Json => {
+                write_line(&serde_json::to_string(value).expect("reports hold nothing that JSON cannot say"))
+            }
+            Output::Yaml => self.yaml(value),
+        }
+    }
+
+    /// One value that is its own text: YAML for people, too.
+    pub(crate) fn document(self, value: &impl Serialize) {
+        if self.output == Output::Json { self.json(value) } else { self.yaml(value) }
+    }
+
+    fn yaml(self, value: &impl Serialize) {
+        let text = tranship_coordinator::yaml::write(value).expect("reports hold nothing that YAML cannot say");
+        write_line(&format!("---\n{}", text.trim_end()));
+    }
+
+    /// A remark for people on standard error; nothing for scripts.
+    pub(crate) fn aside(self, line: &str) {
+        if !self.is_json() {
+            // There is nowhere to complain about a standard error that is gone.
+            let _ = writeln!(io::stderr(), "{line}");
         }
     }
 

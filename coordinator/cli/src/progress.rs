@@ -33,7 +33,7 @@ impl Show {
     pub(crate) fn of(global: &Global) -> Self {
         match global.output {
             _ if global.quiet => Self::Nothing,
-            Output::Json => Self::Json,
+            Output::Json | Output::Yaml => Self::Json,
             Output::Text if io::stderr().is_terminal() => Self::Bars,
             Output::Text => Self::Text,
         }

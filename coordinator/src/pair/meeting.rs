@@ -44,6 +44,19 @@ pub(super) fn paths(record: &Record, from: Side) -> Vec<Path> {
     paths
 }
 
+/// What a pass says it does until the agents have met.
+const CONNECTING: &str = "connecting";
+
+/// What was heard of a pass.
+enum Heard {
+    /// All of it.
+    All(Ended),
+    /// That the dialler found nobody.
+    Nobody(Ended),
+    /// That the agents have met.
+    Enough,
+}
+
 /// How an attempt ended.
 pub(super) enum End {
     /// The pass ran, well or not.
@@ -55,6 +68,8 @@ pub(super) enum End {
         /// How the agents met.
         path: Path,
     },
+    /// The agents have met, and go on by themselves.
+    Left,
     /// The agents did not meet.
     Unreachable {
         /// When it began.
@@ -118,21 +133,21 @@ impl<'a> Attempt<'a> {
         if let Some(relay) = relay {
             relay.end().await;
         }
-        let (source, unreachable) = result?;
-        Ok(match unreachable {
-            Some(ended) => End::Unreachable { began, ended: Box::new(ended) },
-            None => End::Over { began, ended: Box::new(source), path: self.path },
+        Ok(match result? {
+            Heard::Nobody(ended) => End::Unreachable { began, ended: Box::new(ended) },
+            Heard::All(ended) => End::Over { began, ended: Box::new(ended), path: self.path },
+            Heard::Enough => End::Left,
         })
     }
 
-    /// Hears both agents to the end of the pass: the source's end, and the dialler's if it found nobody.
+    /// Hears both agents to the end of the pass, or until they have met where that is enough.
     async fn both(
         &self,
         pass: &str,
         heard: &mut UnboundedReceiver<PassEvent>,
         dialled: &mut UnboundedReceiver<PassEvent>,
         watch: &Watch,
-    ) -> Result<(Ended, Option<Ended>), Error> {
+    ) -> Result<Heard, Error> {
         let volume = self.pair.volumes()[self.place];
         let mut ends: [Option<Ended>; 2] = [None, None];
         let mut unreachable = None;
@@ -143,6 +158,9 @@ impl<'a> Attempt<'a> {
             };
             let is_source = self.is_source_listening() == listens;
             match event {
+                Event::Progress(progress) if is_source && self.wanted.detaches && progress.phase != CONNECTING => {
+                    return Ok(Heard::Enough);
+                }
                 Event::Progress(progress) if is_source => watch.show(Update::Progress(volume, Box::new(progress))),
                 Event::Note { text, .. } => watch.note(text),
                 Event::Ended(ended) => {
@@ -162,7 +180,10 @@ impl<'a> Attempt<'a> {
         watch.show(Update::Passed(volume));
         let [listener, dialler] = ends.map(|end| end.expect("both have ended"));
         let (source, destination) = if self.is_source_listening() { (listener, dialler) } else { (dialler, listener) };
-        Ok((more_telling(source, destination), unreachable))
+        Ok(match unreachable {
+            Some(ended) => Heard::Nobody(ended),
+            None => Heard::All(more_telling(source, destination)),
+        })
     }
 
     fn relay(&self, listening: &Listening, watch: &Watch) -> Relay {

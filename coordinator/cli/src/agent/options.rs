@@ -32,8 +32,6 @@ pub(crate) struct AgentOptions {
     pub(super) secret: blake3::Hash,
     /// What it is beside.
     pub(super) volumes: Vec<Place>,
-    /// Where it keeps what has to outlive it.
-    pub(super) state: PathBuf,
     /// How long it stays without a pass and without a word from a coordinator.
     pub(super) idle: Duration,
     /// Where it leaves its last word.
@@ -78,7 +76,6 @@ impl AgentArgs {
             migration,
             secret: read_secret(&secret_file, secret_hash.as_deref())?,
             volumes,
-            state,
             idle: parse_duration(&idle).ok_or_else(|| {
                 RunError::usage("--idle is not a time", "write a whole number of seconds or minutes, as 60s or 5m")
             })?,

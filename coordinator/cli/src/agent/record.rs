@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tranship_proto::control::Ended;
 use tranship_proto::limit;
 
-/// Names no volume can have, since names of volumes do not begin with a point; and the file in a volume's folder.
+/// Files in a volume's folder.
 const EPOCH_FILE: &str = ".epoch";
 const LAST_PASS_FILE: &str = "last-pass.json";
 
@@ -23,10 +23,11 @@ const LISTS: [&str; 3] = ["gaps", "left_out", "notes"];
 /// Characters of an error's message that are kept where the whole is too long.
 const MESSAGE_CHARS_MAX: usize = 1_000;
 
-/// The highest epoch of a migration that was seen here.
+/// The highest epoch of a migration that was seen here: kept beside each volume, since which volumes share an agent may
+/// change from one to the next.
 #[derive(Debug)]
 pub(super) struct EpochRecord {
-    path: PathBuf,
+    folders: Vec<PathBuf>,
     seen: Seen,
 }
 
@@ -38,16 +39,22 @@ struct Seen {
 
 impl EpochRecord {
     /// Reads it. Of another migration than this, nothing counts.
-    pub(super) fn open(state: &Path, migration: &str) -> io::Result<Self> {
-        let path = state.join(EPOCH_FILE);
-        let seen = match fs::read(&path) {
-            // A damaged record may hide an epoch that must not be forgotten.
-            Ok(bytes) => Some(serde_json::from_slice::<Seen>(&bytes)?).filter(|seen| seen.migration == migration),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        let seen = seen.unwrap_or_else(|| Seen { migration: migration.to_owned(), epoch: 0 });
-        Ok(Self { path, seen })
+    pub(super) fn open(folders: Vec<PathBuf>, migration: &str) -> io::Result<Self> {
+        let mut seen = Seen { migration: migration.to_owned(), epoch: 0 };
+        for folder in &folders {
+            match fs::read(folder.join(EPOCH_FILE)) {
+                // A damaged record may hide an epoch that must not be forgotten.
+                Ok(bytes) => {
+                    let found: Seen = serde_json::from_slice(&bytes)?;
+                    if found.migration == migration {
+                        seen.epoch = seen.epoch.max(found.epoch);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { folders, seen })
     }
 
     /// The highest so far.
@@ -59,7 +66,8 @@ impl EpochRecord {
     pub(super) fn raise(&mut self, epoch: u64) -> io::Result<()> {
         if epoch > self.seen.epoch {
             let seen = Seen { migration: self.seen.migration.clone(), epoch };
-            replace(&self.path, &serde_json::to_vec(&seen)?)?;
+            let bytes = serde_json::to_vec(&seen)?;
+            self.folders.iter().try_for_each(|folder| replace(&folder.join(EPOCH_FILE), &bytes))?;
             self.seen = seen;
         }
         Ok(())
@@ -179,7 +187,7 @@ mod tests {
     #[test]
     fn an_epoch_is_never_forgotten_and_belongs_to_its_migration() {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let open = |migration| EpochRecord::open(folder.path(), migration);
+        let open = |migration| EpochRecord::open(vec![folder.path().to_owned()], migration);
         let mut record = open("shop").expect("new");
         record.raise(7).expect("durable");
         record.raise(3).expect("nothing to do");

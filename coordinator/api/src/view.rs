@@ -1,0 +1,141 @@
+//! What is shown of a migration: the one form that the command line prints, scripts read, and a page would draw.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::object::Side;
+use crate::record::{Authority, Path, Proof, Record, StageRecord, Step, Timeline};
+
+/// Version of this form. Fields are added, never renamed or reused.
+pub const VERSION: u32 = 1;
+
+/// A migration as it is shown.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct View {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Its name.
+    pub name: String,
+    /// Its identity.
+    pub id: String,
+    /// What it is doing, in one or two words.
+    pub phase: &'static str,
+    /// Who has the application.
+    pub owner: Side,
+    /// Each cluster, with what it says of the right to run the application.
+    pub sides: [SideView; 2],
+    /// The volumes.
+    pub volumes: Vec<VolumeView>,
+    /// Seconds of downtime that a cutover would cost now.
+    pub projected_downtime_seconds: Option<f64>,
+    /// Level of proof that a cutover asks for.
+    pub verify: &'static str,
+    /// How the agents met last.
+    pub path: Option<Path>,
+    /// The proof of the last cutover.
+    pub proof: Option<Proof>,
+    /// The timeline of the cutover that runs, or ran last.
+    pub timeline: Timeline,
+    /// The epoch, and who has it.
+    pub epoch: u64,
+    /// Who has the epoch.
+    pub coordinator: String,
+    /// What to do next, as a command; nothing where there is nothing to do.
+    pub next: Option<String>,
+    /// The last passes, oldest first.
+    pub stages: Vec<StageRecord>,
+    /// What happened, oldest first.
+    pub history: Vec<crate::record::Happening>,
+}
+
+/// A cluster as it is shown.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SideView {
+    /// The context by which it was reached.
+    pub context: String,
+    /// The application's namespace.
+    pub namespace: String,
+    /// What it says; nothing if it does not answer.
+    pub authority: Option<Authority>,
+    /// Why it does not answer.
+    pub unknown: Option<String>,
+}
+
+/// A volume as it is shown.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VolumeView {
+    /// Names of the claims: source, destination.
+    pub claims: [String; 2],
+    /// `tree` or `block`.
+    pub kind: &'static str,
+    /// Its last pass.
+    pub last: Option<StageRecord>,
+    /// When a pass was last committed.
+    pub staged_at: Option<Timestamp>,
+    /// Bytes per second by which it changes.
+    pub change_bytes_per_second: Option<f64>,
+    /// Seconds of a final pass, as predicted.
+    pub predicted_seconds: Option<f64>,
+}
+
+impl View {
+    /// What is shown of a record. `sides` is what is known of the clusters beside it.
+    pub fn new(record: &Record, sides: [SideView; 2], projected_downtime_seconds: Option<f64>) -> Self {
+        let volume = |(at, volume): (usize, &crate::record::VolumeRecord)| {
+            let of_volume = || record.stages.iter().filter(move |stage| stage.volume == at);
+            VolumeView {
+                claims: volume.claims.each_ref().map(|claim| claim.name.clone()),
+                kind: if volume.is_block { "block" } else { "tree" },
+                last: of_volume().next_back().cloned(),
+                staged_at: of_volume().rfind(|stage| stage.exit == 0).map(|stage| stage.at),
+                change_bytes_per_second: volume.change_bytes_per_second,
+                predicted_seconds: volume.predicted_seconds,
+            }
+        };
+        Self {
+            version: VERSION,
+            name: record.migration.metadata.name.clone(),
+            id: record.id.clone(),
+            phase: phase(record),
+            owner: record.owner,
+            volumes: record.volumes.iter().enumerate().map(volume).collect(),
+            projected_downtime_seconds,
+            verify: record.migration.spec.cutover.verify.word(),
+            path: record.path.clone(),
+            proof: record.proof.clone(),
+            timeline: record.timeline,
+            epoch: record.epoch,
+            coordinator: record.coordinator.clone(),
+            next: next(record, &sides),
+            sides,
+            stages: record.stages.clone(),
+            history: record.history.clone(),
+        }
+    }
+}
+
+fn phase(record: &Record) -> &'static str {
+    match (record.step, record.owner) {
+        (Step::Staging, Side::Destination) => "cut over",
+        (Step::Staging, Side::Source) if record.stages.is_empty() => "created",
+        (step, _) => step.word(),
+    }
+}
+
+/// The command that goes on from where a record stands.
+fn next(record: &Record, sides: &[SideView; 2]) -> Option<String> {
+    let name = &record.migration.metadata.name;
+    let lost = sides[record.owner as usize].authority.is_none();
+    match (record.step, record.owner) {
+        (Step::Staging, Side::Source) if record.stages.is_empty() => Some(format!("tranship stage {name}")),
+        (Step::Staging, Side::Source) => Some(format!("tranship cutover {name}")),
+        (Step::Staging, Side::Destination) => Some(format!("tranship finish {name}, or tranship rollback {name}")),
+        (Step::Relinquished, _) if lost => {
+            Some(format!("tranship cutover {name}, or with --override-lost-owner if the old cluster is lost for good"))
+        }
+        (Step::Relinquished | Step::Starting, _) => Some(format!("tranship cutover {name}")),
+        (Step::Fencing | Step::Quiescing | Step::FinalPass | Step::Restoring, _) => {
+            Some(format!("tranship cutover {name} goes on, tranship rollback {name} takes it back"))
+        }
+    }
+}

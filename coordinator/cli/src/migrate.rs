@@ -1,0 +1,274 @@
+//! Migrations between clusters: what was typed meets the coordinator here.
+//!
+//! `args` is what was typed, `wanted` what it means, `find` how a name leads to a record, `show` what is seen meanwhile and
+//! `status` what is seen of a record.
+
+pub(crate) mod args;
+mod create;
+mod find;
+mod receipt;
+mod show;
+mod stage;
+mod status;
+mod wanted;
+
+use std::time::Duration;
+
+use tranship_api::record::Step;
+use tranship_api::{Record, Side};
+use tranship_coordinator::cutover::{self, Verdict};
+use tranship_coordinator::watch::Watch;
+use tranship_coordinator::{Cluster, Ledger, finish};
+
+use self::args::{CleanupArgs, CutoverArgs, FinishArgs, NamedArgs, RollbackArgs, SetArgs};
+use self::show::Screen;
+use self::wanted::{bits_of, duration};
+use crate::args::Global;
+use crate::error::RunError;
+use crate::exit::Exit;
+use crate::print::Printer;
+use crate::progress::Show;
+use crate::run::Stop;
+
+pub(crate) use create::{create, preflight};
+pub(crate) use receipt::receipt;
+pub(crate) use stage::stage;
+pub(crate) use status::status;
+
+/// What every command here is given.
+#[derive(Clone)]
+pub(crate) struct Context {
+    /// Flags of every command.
+    pub(crate) global: Global,
+    /// Where results go.
+    pub(crate) printer: Printer,
+    /// Whether it has to end.
+    pub(crate) stop: Stop,
+}
+
+impl Context {
+    /// Runs work that is watched, until it is done or stopped. What was stopped can be gone on with: every step is recorded
+    /// before it has effect.
+    pub(crate) async fn watched<T>(
+        &self,
+        record: &Record,
+        work: impl AsyncFnOnce(&Watch) -> Result<T, tranship_coordinator::Error>,
+    ) -> Result<T, RunError> {
+        let (watch, screen) = Screen::start(Show::of(&self.global), record.claims(Side::Source));
+        let result = tokio::select! {
+            result = work(&watch) => result.map_err(RunError::from),
+            () = self.stop.wait() => Err(RunError::stopped("stopped: the same command goes on from here")),
+        };
+        drop(watch);
+        screen.finish().await;
+        result
+    }
+}
+
+/// `cutover`.
+pub(crate) async fn cut_over(args: CutoverArgs, context: Context) -> Result<Exit, RunError> {
+    let mut ledger = find::ledger(&args.named).await?;
+    let heir = ledger.record.owner.other();
+    if ledger.record.step == Step::Staging && ledger.record.owner == Side::Destination {
+        return Err(RunError::refused("TS-K951", format!("{} is cut over already", args.named.name))
+            .hint("`tranship rollback` brings it home, `tranship finish` ends the migration"));
+    }
+    if args.override_lost_owner {
+        confirm(&args, "--override-lost-owner starts the application although the old cluster may run it, too")?;
+    }
+    let options = options(&args, &ledger.record)?;
+    if let Some(at) = &args.at {
+        wait_until(at, &context).await?;
+        ledger = find::ledger(&args.named).await?;
+    }
+    if options.overrides_lost_owner && ledger.authority(ledger.record.owner).is_none() {
+        ledger.record.epoch += 1;
+    } else {
+        ledger.take_over(&me()).await?;
+    }
+    move_to(heir, ledger, options, context).await
+}
+
+/// `rollback`.
+pub(crate) async fn roll_back(args: RollbackArgs, context: Context) -> Result<Exit, RunError> {
+    let mut ledger = find::ledger(&args.cutover.named).await?;
+    let mut options = options(&args.cutover, &ledger.record)?;
+    let (step, owner) = (ledger.record.step, ledger.record.owner);
+    let is_under_way = step != Step::Staging;
+    if !is_under_way && owner == Side::Source {
+        return Err(RunError::refused("TS-K952", format!("{} runs at home already", args.cutover.named.name))
+            .hint("there is nothing to roll back"));
+    }
+    if args.discard_destination_writes {
+        confirm(&args.cutover, "--discard-destination-writes loses what the application wrote at the destination")?;
+        options.discards_writes = true;
+    }
+    ledger.take_over(&me()).await?;
+    if is_under_way && !step.is_committed() {
+        let record = ledger.record.clone();
+        context.watched(&record, async |watch| cutover::restore(&mut ledger, watch).await).await?;
+        context.printer.line(&format!("taken back: the application runs on the {owner}"));
+        status::print(&ledger, context.printer);
+        return Ok(Exit::Done);
+    }
+    if step.is_committed() && owner == Side::Source {
+        // What was committed is brought to its end before the way back begins.
+        let record = ledger.record.clone();
+        let forward = cutover::Options { discards_writes: false, ..options.clone() };
+        context
+            .watched(&record, async |watch| cutover::run(&mut ledger, &forward, watch, std::future::pending()).await)
+            .await?;
+    }
+    move_to(Side::Source, ledger, options, context).await
+}
+
+async fn move_to(
+    heir: Side,
+    mut ledger: Ledger,
+    options: cutover::Options,
+    context: Context,
+) -> Result<Exit, RunError> {
+    let record = ledger.record.clone();
+    say_what_a_kill_leaves(&record, &context);
+    // Between the fence and the commit a stop takes everything back, like any failure.
+    let (watch, screen) = Screen::start(Show::of(&context.global), record.claims(Side::Source));
+    let stop = context.stop.clone();
+    let result = cutover::run(&mut ledger, &options, &watch, stop.wait()).await;
+    drop(watch);
+    screen.finish().await;
+    let is_committed = ledger.record.step.is_committed() || ledger.record.owner == heir;
+    match result {
+        Ok(verdict) => {
+            status::print_cutover(&ledger, &verdict, context.printer);
+            Ok(if verdict == Verdict::Done { Exit::Done } else { Exit::FailedAfterCommit })
+        }
+        Err(error) if is_committed => Err(RunError::from(error).after_the_commit()),
+        Err(error) => Err(RunError::from(error)),
+    }
+}
+
+/// Without a coordinator that lives in the cluster nobody starts the application again if this process is killed.
+fn say_what_a_kill_leaves(record: &Record, context: &Context) {
+    let name = &record.migration.metadata.name;
+    context.printer.aside(&format!(
+        "if this process is killed between the fence and the commit, the application stays stopped until `tranship cutover \
+         {name}` or `tranship rollback {name}` is run, from any machine; Ctrl-C takes it back"
+    ));
+}
+
+/// `finish`.
+pub(crate) async fn end(args: FinishArgs, context: Context) -> Result<Exit, RunError> {
+    let mut ledger = find::ledger(&args.named).await?;
+    if args.delete_source {
+        confirm_name(
+            &args.named,
+            args.confirm.as_deref(),
+            "--delete-source deletes the claims of the side that was left",
+        )?;
+    }
+    ledger.take_over(&me()).await?;
+    let record = ledger.record.clone();
+    receipt::keep(&record, context.printer);
+    let options = finish::Options { lifts_fence: args.lift_fence, deletes_left: args.delete_source };
+    context.watched(&record, async |watch| finish::finish(ledger, options, watch).await).await?;
+    find::forget(&args.named.name);
+    context.printer.line(&format!("{} is finished", args.named.name));
+    Ok(Exit::Done)
+}
+
+/// `cleanup`.
+pub(crate) async fn clean_up(args: CleanupArgs, context: Context) -> Result<Exit, RunError> {
+    let contexts = if args.context.is_empty() { vec![None] } else { args.context.into_iter().map(Some).collect() };
+    for name in contexts {
+        let cluster = Cluster::connect(Side::Source, name.as_deref()).await?;
+        let found = finish::leftovers(&cluster, &args.namespace).await?;
+        context.printer.line(&format!("{}: {} of ours in namespace {}", cluster.context, found.len(), args.namespace));
+        for leftover in &found {
+            let fate = match (leftover.is_in_use, args.remove) {
+                (true, _) => "in use; `tranship finish` removes it",
+                (false, true) => "removed",
+                (false, false) => "left over; --remove removes it",
+            };
+            context.printer.line(&format!("  {} of {}: {fate}", leftover.object, leftover.migration));
+            context
+                .printer
+                .json(&serde_json::json!({ "object": leftover.object, "migration": leftover.migration, "fate": fate }));
+            if args.remove {
+                finish::remove_leftover(&cluster, leftover).await?;
+            }
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// `set`.
+pub(crate) async fn set(args: SetArgs, context: Context) -> Result<Exit, RunError> {
+    let mut ledger = find::ledger(&args.named).await?;
+    let rate = match args.bandwidth.as_str() {
+        "none" => None,
+        text => {
+            let rate: crate::rate::Rate = text
+                .parse()
+                .map_err(|error| RunError::usage("--bandwidth is not one", "write 50Mbit/s or none").because(error))?;
+            Some(bits_of(rate))
+        }
+    };
+    ledger.set_bandwidth(rate).await?;
+    context.printer.line("set; what runs takes it over within seconds");
+    Ok(Exit::Done)
+}
+
+/// `cancel`.
+pub(crate) async fn cancel(named: NamedArgs, context: Context) -> Result<Exit, RunError> {
+    let mut ledger = find::ledger(&named).await?;
+    ledger.take_over(&me()).await?;
+    let record = ledger.record.clone();
+    let stopped =
+        context.watched(&record, async |watch| tranship_coordinator::stage::cancel(&ledger, watch).await).await?;
+    context.printer.line(&format!("{stopped} passes were stopped; the next ones go on from there"));
+    Ok(Exit::Done)
+}
+
+/// Who this is, for people: user, host and process.
+pub(crate) fn me() -> String {
+    let user = std::env::var("USER").unwrap_or_else(|_| "somebody".to_owned());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{user}@{} (process {})", host.trim(), std::process::id())
+}
+
+fn options(args: &CutoverArgs, record: &Record) -> Result<cutover::Options, RunError> {
+    let max = args.max_downtime.as_ref().or(record.migration.spec.cutover.max_downtime.as_ref());
+    Ok(cutover::Options {
+        max_downtime: max.map(|text| duration("--max-downtime", text)).transpose()?,
+        bits_per_second: record.migration.spec.link.bits_per_second,
+        patience: Some(duration("--patience", &args.patience)?),
+        start_patience: Some(duration("--start-patience", &args.start_patience)?),
+        accepts_weak_fence: args.accept_weak_fence,
+        discards_writes: false,
+        overrides_lost_owner: args.override_lost_owner,
+    })
+}
+
+fn confirm(args: &CutoverArgs, what: &str) -> Result<(), RunError> {
+    confirm_name(&args.named, args.confirm.as_deref(), what)
+}
+
+/// What cannot be taken back is only done if its name was typed twice.
+fn confirm_name(named: &NamedArgs, confirmed: Option<&str>, what: &str) -> Result<(), RunError> {
+    if confirmed == Some(&named.name) {
+        return Ok(());
+    }
+    Err(RunError::usage(format!("{what}, and that was not confirmed"), format!("add --confirm {}", named.name)))
+}
+
+async fn wait_until(at: &str, context: &Context) -> Result<(), RunError> {
+    let time: jiff::Timestamp = at.parse().map_err(|error: jiff::Error| {
+        RunError::usage(format!("--at {at:?} is not a time"), "write it as 2026-12-24T03:00:00Z").because(error)
+    })?;
+    let left = Duration::try_from(time.duration_since(jiff::Timestamp::now())).unwrap_or_default();
+    context.printer.aside(&format!("waiting until {time}"));
+    tokio::select! {
+        () = tokio::time::sleep(left) => Ok(()),
+        () = context.stop.wait() => Err(RunError::stopped("stopped before it began")),
+    }
+}

@@ -1,0 +1,113 @@
+//! `create` and `preflight`: what would stand in the way, before anything is made.
+
+use tranship_api::record::{Record, Step, Timeline, VERSION};
+use tranship_api::{Finding, Findings, Migration, Severity, Side};
+use tranship_coordinator::preflight::mode::stand_in;
+use tranship_coordinator::preflight::{self, Report};
+use tranship_coordinator::{Cluster, Ledger, bring};
+
+use super::args::{CreateArgs, NamedArgs};
+use super::{Context, find, me, status};
+use crate::error::RunError;
+use crate::exit::Exit;
+use crate::print::Printer;
+
+/// `create`: runs the preflight and writes the record.
+pub(crate) async fn create(args: CreateArgs, context: Context) -> Result<Exit, RunError> {
+    let mut migration = args.migration()?;
+    if args.dry_run {
+        context.printer.document(&migration);
+        return Ok(Exit::Done);
+    }
+    let clusters = connect(&migration).await?;
+    // Whoever goes on from another machine has to know which contexts were meant.
+    migration.spec.source.context = Some(clusters[0].context.clone());
+    migration.spec.destination.context = Some(clusters[1].context.clone());
+    let report = preflight::run(&clusters, &migration, None, &|side, mode| stand_in(&migration, side, mode)).await?;
+    print(&report.findings, context.printer);
+    if !report.findings.allow_stages() {
+        return Err(refused(&report.findings));
+    }
+    let record = record(migration, report)?;
+    bring::ensure_namespace(&clusters, &record).await?;
+    let ledger = Ledger::create(clusters, record).await?;
+    find::remember(&ledger.record);
+    status::print(&ledger, context.printer);
+    Ok(Exit::Done)
+}
+
+/// `preflight`: looks at everything again, and changes nothing.
+pub(crate) async fn preflight(named: NamedArgs, context: Context) -> Result<Exit, RunError> {
+    let ledger = find::ledger(&named).await?;
+    let clusters = Side::ALL.map(|side| ledger.cluster(side).clone());
+    let migration = &ledger.record.migration;
+    let report =
+        preflight::run(&clusters, migration, Some(&ledger.record.id), &|side, mode| stand_in(migration, side, mode))
+            .await?;
+    print(&report.findings, context.printer);
+    match report.findings.allow_cutover() {
+        true => Ok(Exit::Done),
+        false => Err(refused(&report.findings)),
+    }
+}
+
+async fn connect(migration: &Migration) -> Result<[Cluster; 2], RunError> {
+    let [source, destination] = Side::ALL.map(|side| Cluster::connect(side, migration.context(side)));
+    Ok([source.await?, destination.await?])
+}
+
+fn record(migration: Migration, report: Report) -> Result<Record, RunError> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id)
+        .map_err(|error| RunError::refused("TS-U002", format!("the kernel gives no random bytes: {error}")))?;
+    let mut record = Record {
+        version: VERSION,
+        id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
+        revision: 1,
+        epoch: 0,
+        coordinator: me(),
+        migration,
+        clusters: report.clusters,
+        mode: report.mode,
+        volumes: report.volumes,
+        owner: Side::Source,
+        step: Step::Staging,
+        timeline: Timeline::default(),
+        changes: Vec::new(),
+        changes_there: Vec::new(),
+        brought: Vec::new(),
+        retained: Vec::new(),
+        path: None,
+        stages: Vec::new(),
+        proof: None,
+        history: Vec::new(),
+    };
+    record.happened(jiff::Timestamp::now(), "created");
+    Ok(record)
+}
+
+fn refused(findings: &Findings) -> RunError {
+    let blocking = findings.0.iter().filter(|finding| finding.severity >= Severity::Cutover).count();
+    RunError::refused("TS-K100", format!("{blocking} findings stand in the way"))
+        .hint("each finding says what to do; `tranship preflight` looks again")
+}
+
+fn print(findings: &Findings, printer: Printer) {
+    for finding in &findings.0 {
+        printer.line(&line(finding));
+        printer.json(&serde_json::json!({ "finding": finding }));
+    }
+}
+
+fn line(finding: &Finding) -> String {
+    let severity = match finding.severity {
+        Severity::Info => "info    ",
+        Severity::Warning => "warning ",
+        Severity::Cutover => "cutover ",
+        Severity::Blocking => "BLOCKING",
+    };
+    let side = finding.side.map(|side| format!("{side}: ")).unwrap_or_default();
+    let object = finding.object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default();
+    let todo = if finding.todo.is_empty() { String::new() } else { format!("\n           → {}", finding.todo) };
+    format!("{severity} {} {side}{object}{}{todo}", finding.code, finding.why)
+}

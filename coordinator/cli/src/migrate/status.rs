@@ -1,0 +1,187 @@
+//! What is seen of a record: `status`, and what other commands say at their end.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tranship_api::Side;
+use tranship_api::record::{Authority, Record, Timeline};
+use tranship_api::view::{SideView, View};
+use tranship_coordinator::Ledger;
+use tranship_coordinator::cutover::{Verdict, downtime_seconds};
+use tranship_coordinator::pair::Outcome;
+
+use super::args::StatusArgs;
+use super::{Context, find};
+use crate::error::RunError;
+use crate::exit::Exit;
+use crate::human;
+use crate::print::Printer;
+
+/// Between two looks of `status --watch`.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Lines of history that people are shown.
+const HISTORY_LINES: usize = 10;
+
+/// `status`.
+pub(crate) async fn status(args: StatusArgs, context: Context) -> Result<Exit, RunError> {
+    let mut last = None;
+    loop {
+        let ledger = find::ledger(&args.named).await?;
+        let view = view(&ledger);
+        if last.as_ref() != Some(&view) {
+            context.printer.line(&text(&view));
+            context.printer.json(&view);
+        }
+        last = Some(view);
+        if !args.watch {
+            return Ok(Exit::Done);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = context.stop.wait() => return Ok(Exit::Done),
+        }
+    }
+}
+
+/// What is shown of a record.
+pub(super) fn view(ledger: &Ledger) -> View {
+    let sides = Side::ALL.map(|side| SideView {
+        context: ledger.cluster(side).context.clone(),
+        namespace: ledger.record.namespace(side).to_owned(),
+        authority: ledger.authority(side).cloned(),
+        unknown: ledger.why_unknown(side).map(str::to_owned),
+    });
+    View::new(&ledger.record, sides, downtime_seconds(&ledger.record))
+}
+
+/// Prints where a migration stands.
+pub(super) fn print(ledger: &Ledger, printer: Printer) {
+    let view = view(ledger);
+    printer.line(&text(&view));
+    printer.json(&view);
+}
+
+/// Prints how a cutover went.
+pub(super) fn print_cutover(ledger: &Ledger, verdict: &Verdict, printer: Printer) {
+    let record = &ledger.record;
+    if let Some(proof) = &record.proof {
+        for (volume, proof) in record.volumes.iter().zip(&proof.volumes) {
+            let digest = proof["canonical"].as_str().unwrap_or_default();
+            printer.line(&format!("PROVEN  {}  {digest}", volume.claim(Side::Source).name));
+        }
+    }
+    printer.line(&timeline(&record.timeline));
+    match verdict {
+        Verdict::Done => printer.line(&format!("the application runs on the {}", record.owner)),
+        Verdict::NotReady(waiting) => {
+            printer.line(&format!("the application has the {}, and is not ready there yet:", record.owner));
+            waiting.iter().for_each(|what| printer.line(&format!("  {what}")));
+            let name = &record.migration.metadata.name;
+            printer.line(&format!("everything is kept; `tranship rollback {name}` brings it back"));
+        }
+    }
+    printer.json(&view(ledger));
+}
+
+/// Prints how a pass went.
+pub(super) fn print_pass(record: &Record, outcome: &Outcome, printer: Printer) {
+    let stage = &outcome.stage;
+    let name = &record.volumes[stage.volume].claim(record.owner).name;
+    let way = outcome.path.as_ref().map_or(String::new(), |path| {
+        let relayed = if path.is_relayed { " through the API servers" } else { "" };
+        format!(" over {}{relayed}", path.transport)
+    });
+    let gaps: u64 = stage.gaps.iter().map(|(_, count)| count).sum();
+    let gaps = if gaps == 0 { String::new() } else { format!(", {} gaps", human::count(gaps)) };
+    match &stage.error {
+        None => printer.line(&format!(
+            "{name}: stage {} took {}, {} of {} sent{way}{gaps}",
+            stage.stage,
+            human::seconds(stage.seconds),
+            human::bytes(stage.sent),
+            human::bytes(stage.bytes),
+        )),
+        Some(error) => printer.line(&format!("{name}: FAILED: {error}")),
+    }
+    printer.json(&serde_json::json!({ "volume": name, "stage": stage, "report": outcome.report }));
+}
+
+/// A pass that failed, as the error of a command.
+pub(super) fn pass_error(record: &Record, outcome: &Outcome) -> RunError {
+    let name = &record.volumes[outcome.stage.volume].claim(record.owner).name;
+    let text = |field: &str| outcome.error.as_ref().and_then(|error| error.get(field)).and_then(Value::as_str);
+    let message = format!("{name}: {}", text("message").unwrap_or("the pass ended without a word"));
+    let error = RunError::failed(text("code").unwrap_or("TS-K930").to_owned(), message);
+    match text("hint") {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+fn text(view: &View) -> String {
+    let mut lines = vec![format!("{}: {}, the application is with the {}", view.name, view.phase, view.owner)];
+    for (side, seen) in Side::ALL.into_iter().zip(&view.sides) {
+        let says = match (&seen.authority, &seen.unknown) {
+            (Some(Authority::Authoritative { epoch, .. }), _) => format!("authoritative since epoch {epoch}"),
+            (Some(Authority::Relinquished { epoch, .. }), _) => format!("gave up in epoch {epoch}"),
+            (Some(Authority::None), _) => "waiting".to_owned(),
+            (None, why) => format!("NOT KNOWN: {}", why.as_deref().unwrap_or("it does not answer")),
+        };
+        lines.push(format!("  {:<12} {} namespace {}: {says}", side.word(), seen.context, seen.namespace));
+    }
+    for volume in &view.volumes {
+        let [source, destination] = &volume.claims;
+        let name = if source == destination { source.clone() } else { format!("{source} → {destination}") };
+        let last = match &volume.last {
+            None => "no pass yet".to_owned(),
+            Some(stage) => match &stage.error {
+                Some(error) => format!("last pass FAILED: {error}"),
+                None => format!(
+                    "stage {} at {:.0}, {} of {} sent in {}",
+                    stage.stage,
+                    stage.at,
+                    human::bytes(stage.sent),
+                    human::bytes(stage.bytes),
+                    human::seconds(stage.seconds)
+                ),
+            },
+        };
+        let change =
+            volume.change_bytes_per_second.map_or(String::new(), |rate| format!(", changes {}", human::rate(rate)));
+        lines.push(format!("  {:<12} {name}: {last}{change}", volume.kind));
+    }
+    if let Some(seconds) = view.projected_downtime_seconds {
+        lines.push(format!("  projected downtime {}, proof level {}", human::seconds(seconds), view.verify));
+    }
+    if let Some(path) = &view.path {
+        let relayed = if path.is_relayed { ", through the API servers" } else { "" };
+        lines.push(format!(
+            "  path         the {} listens at {}, {}{relayed}",
+            path.listen, path.address, path.transport
+        ));
+    }
+    let history = view.history.iter().rev().take(HISTORY_LINES).rev();
+    lines.extend(history.map(|happened| format!("  {:.0}  {}", happened.at, happened.what)));
+    lines.extend(view.next.iter().map(|next| format!("  next: {next}")));
+    lines.join("\n")
+}
+
+/// The downtime of a cutover, step by step.
+pub(super) fn timeline(timeline: &Timeline) -> String {
+    let Some(began) = timeline.stopping else { return String::new() };
+    let mut last = began;
+    let mut parts = Vec::new();
+    for (name, at) in [
+        ("stop and release", timeline.released),
+        ("final pass and proof", timeline.proven),
+        ("commit", timeline.committed),
+        ("start until ready", timeline.ready),
+    ] {
+        let Some(at) = at else { continue };
+        parts.push(format!("{name} {}", human::seconds(at.duration_since(last).as_secs_f64())));
+        last = at;
+    }
+    let all = human::seconds(last.duration_since(began).as_secs_f64());
+    format!("downtime {all}: {}", parts.join(", "))
+}

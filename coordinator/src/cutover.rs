@@ -1,0 +1,173 @@
+//! The cutover: the application leaves its owner's side and starts on the other, with a proof that both volumes held the
+//! same. A rollback after a commit is the same with the sides exchanged.
+//!
+//! ```text
+//!   Staging ─▶ Fencing ─▶ Quiescing ─▶ FinalPass ─▶ Relinquished ─▶ Starting ─▶ Staging, with another owner
+//!                 └──────────┴────────────┴─▶ Restoring ─▶ Staging, as before
+//! ```
+//!
+//! Each step is in the record before it has effect, and safe to be done again: whoever runs the command next goes on where
+//! the last one stopped. Until `Relinquished` only the owner may start the application, and a failure takes everything
+//! back; from there on only the other side may, and nothing is ever taken back.
+
+mod downtime;
+pub(crate) mod steps;
+
+use std::time::Duration;
+
+pub use downtime::downtime_seconds;
+use jiff::Timestamp;
+use tranship_api::record::Step;
+
+use crate::Error;
+use crate::ledger::Ledger;
+use crate::pair::Wanted;
+use crate::watch::{Update, Watch};
+
+/// What a user wants of a cutover.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Longest downtime that the prediction may come to; stages are run until it fits.
+    pub max_downtime: Option<Duration>,
+    /// Bits per second that all agents together may send.
+    pub bits_per_second: Option<u64>,
+    /// How long the application may take to let go of its volumes.
+    pub patience: Option<Duration>,
+    /// How long it may take to become ready on the other side.
+    pub start_patience: Option<Duration>,
+    /// Whether a fence that only watches is enough where policies may not be made.
+    pub accepts_weak_fence: bool,
+    /// For a rollback: what was written on the destination is given up, and no byte moves.
+    pub discards_writes: bool,
+    /// Go on although the old owner's cluster is lost: what it says of itself is not known.
+    pub overrides_lost_owner: bool,
+}
+
+/// How long an application may take to let go.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How long an application may take to become ready.
+pub const START_PATIENCE: Duration = Duration::from_secs(300);
+
+/// How a cutover ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// The other side has the application, and it is ready there.
+    Done,
+    /// The other side has it, and it is not ready yet: what it waits for.
+    NotReady(Vec<String>),
+}
+
+/// Runs a cutover from the record's owner to the other side, or goes on with the one that was begun. `stop` is heeded until
+/// the commit.
+///
+/// An error before the commit has been followed by a restoration, if that was possible: the record's step tells. An error
+/// after it leaves the other side authoritative.
+pub async fn run(
+    ledger: &mut Ledger,
+    options: &Options,
+    watch: &Watch,
+    stop: impl Future<Output = ()>,
+) -> Result<Verdict, Error> {
+    if ledger.record.step == Step::Restoring {
+        restore(ledger, watch).await?;
+    }
+    if !ledger.record.step.is_committed() {
+        let begun = tokio::select! {
+            begun = until_commit(ledger, options, watch) => begun,
+            () = stop => Err(Error::Stopped),
+        };
+        if let Err(error) = begun {
+            return Err(take_back(ledger, error, watch).await);
+        }
+    }
+    if ledger.record.step == Step::Relinquished {
+        watch.step(format!("commit: the {} takes over", ledger.record.owner.other()));
+        assume(ledger, options).await?;
+    }
+    steps::start(ledger, options, watch).await
+}
+
+/// Takes back what a cutover did before its commit, and starts the application again where it was.
+pub async fn restore(ledger: &mut Ledger, watch: &Watch) -> Result<(), Error> {
+    if ledger.record.step.is_committed() {
+        return Err(Error::refused(
+            "TS-K940",
+            "the cutover is committed, and cannot be taken back",
+            "`tranship rollback` brings the application home with what it wrote",
+        ));
+    }
+    watch.step(format!("the application is started again on the {}", ledger.record.owner));
+    ledger.record.step = Step::Restoring;
+    ledger.save().await?;
+    steps::take_back(ledger, watch).await?;
+    ledger.record.step = Step::Staging;
+    let (now, owner) = (Timestamp::now(), ledger.record.owner);
+    ledger.record.happened(now, format!("everything was taken back, and the application runs on the {owner}"));
+    ledger.save().await?;
+    watch.show(Update::Downtime(false));
+    Ok(())
+}
+
+/// What happens while the application still runs: what it needs on the other side, and stages until the last pass will be
+/// short enough.
+async fn prepare(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Result<(), Error> {
+    steps::bring(ledger, watch).await?;
+    if !options.discards_writes {
+        let wanted = Wanted { bits_per_second: options.bits_per_second, ..Wanted::default() };
+        downtime::stage_until_it_fits(ledger, &wanted, options.max_downtime, watch).await?;
+    }
+    let now = Timestamp::now();
+    ledger.record.step = Step::Fencing;
+    ledger.record.timeline = Default::default();
+    ledger.record.happened(now, format!("a cutover from the {} began", ledger.record.owner));
+    ledger.save().await
+}
+
+async fn until_commit(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Result<(), Error> {
+    if ledger.record.step == Step::Staging {
+        prepare(ledger, options, watch).await?;
+    }
+    if ledger.record.step == Step::Fencing {
+        watch.step("fence: new users of the volumes are refused on both sides");
+        steps::fence(ledger, options).await?;
+        steps::plan_quiesce(ledger).await?;
+    }
+    if ledger.record.step == Step::Quiescing {
+        watch.show(Update::Downtime(true));
+        watch.step("quiesce: the application stops");
+        steps::quiesce(ledger, options, watch).await?;
+    }
+    if options.discards_writes {
+        return steps::relinquish_unproven(ledger).await;
+    }
+    watch.step("final pass, with its proof");
+    steps::final_pass(ledger, options, watch).await
+}
+
+async fn assume(ledger: &mut Ledger, options: &Options) -> Result<(), Error> {
+    if options.overrides_lost_owner && ledger.authority(ledger.record.owner).is_none() {
+        return ledger.assume_without_owner(Timestamp::now()).await;
+    }
+    ledger.assume(Timestamp::now()).await
+}
+
+/// After a failure before the commit. Returns that failure, and says what has become of the application.
+async fn take_back(ledger: &mut Ledger, error: Error, watch: &Watch) -> Error {
+    // Whoever has taken over decides what happens now; and a commit of which it is not known whether it was written must be
+    // looked at again before anything is started.
+    if matches!(error, Error::Superseded { .. }) || ledger.record.step.is_committed() {
+        return error;
+    }
+    // Nothing has been stopped or fenced yet.
+    if ledger.record.step == Step::Staging {
+        return error;
+    }
+    watch.note(format!("{error}; everything is taken back"));
+    match restore(ledger, watch).await {
+        Ok(()) => Error::Restored { owner: ledger.record.owner, source: Box::new(error) },
+        Err(second) => {
+            Error::Stranded { owner: ledger.record.owner, source: Box::new(error), second: Box::new(second) }
+        }
+    }
+}

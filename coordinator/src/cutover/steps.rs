@@ -1,0 +1,376 @@
+//! What each step of a cutover does. All of it may be done again.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+use tranship_api::migration::Resources;
+use tranship_api::record::{Act, Brought, ChangeState, Proof, Retained, Step};
+use tranship_api::{ObjectRef, Side};
+
+use super::{Options, PATIENCE, START_PATIENCE, Verdict};
+use crate::agents::pod_name;
+use crate::fence::{self, Fence};
+use crate::ledger::Ledger;
+use crate::pair::{Outcome, Wanted};
+use crate::stage::Pairs;
+use crate::watch::{Update, Watch};
+use crate::{Error, bring as brought, quiesce as stop, workload};
+
+/// Agents of one side that a fence admits, whatever the grouping of the volumes becomes.
+const AGENTS_MAX: usize = 32;
+
+/// How long a fence may take until it is seen to hold.
+const FENCE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a fence says where policies may not be made.
+const NO_RIGHT_TO_FENCE: &str = "TS-K330";
+
+/// Between two looks at an application that starts.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// Brings what the application needs to the other side, at rest. Nothing to do on the way home.
+pub(super) async fn bring(ledger: &mut Ledger, watch: &Watch) -> Result<(), Error> {
+    let record = &ledger.record;
+    if record.owner != Side::Source || record.migration.spec.cutover.resources == Resources::None {
+        return Ok(());
+    }
+    watch.step("bringing the application's objects to the destination, at rest");
+    let survey = survey(ledger, Side::Source).await?;
+    let workloads: Vec<ObjectRef> = survey.workloads.iter().map(|workload| workload.object.clone()).collect();
+    let manifests = brought::plan(ledger.cluster(Side::Source), record, &workloads).await?;
+    ledger.record.brought = brought::apply(ledger.cluster(Side::Destination), record, &manifests).await?;
+    ledger.save().await
+}
+
+async fn survey(ledger: &Ledger, side: Side) -> Result<workload::Survey, Error> {
+    let record = &ledger.record;
+    let all = record.migration.spec.cutover.quiesce == tranship_api::migration::Quiesce::All;
+    workload::survey(ledger.cluster(side), record.namespace(side), &record.claims(side), all).await
+}
+
+/// Keeps the volumes whatever happens to their claims, and refuses new users of them on both sides.
+pub(super) async fn fence(ledger: &mut Ledger, options: &Options) -> Result<(), Error> {
+    for side in Side::ALL {
+        retain(ledger, side).await?;
+    }
+    let raised = join_all(Side::ALL.map(|side| raise(ledger, side, options))).await;
+    raised.into_iter().collect()
+}
+
+async fn raise(ledger: &Ledger, side: Side, options: &Options) -> Result<(), Error> {
+    let (record, cluster) = (&ledger.record, ledger.cluster(side));
+    for claim in record.claims(side) {
+        let name = &record.migration.metadata.name;
+        fence::hold(cluster, record.namespace(side), &claim, name, &record.id, record.epoch).await?;
+    }
+    let fence = fence_of(ledger, side, fence::user(cluster).await?);
+    match fence.raise(cluster).await {
+        Ok(()) => fence.await_live(cluster, FENCE_PATIENCE).await,
+        Err(error) if error.code() == NO_RIGHT_TO_FENCE && options.accepts_weak_fence => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The fence around this side's claims, which lets in the agents that `user` makes.
+fn fence_of(ledger: &Ledger, side: Side, user: String) -> Fence {
+    let record = &ledger.record;
+    Fence {
+        migration: record.migration.metadata.name.clone(),
+        id: record.id.clone(),
+        side,
+        namespace: record.namespace(side).to_owned(),
+        claims: record.claims(side),
+        agents: agents_of(ledger, side),
+        user,
+        epoch: record.epoch,
+    }
+}
+
+/// Names of all pods that agents of this side can have.
+fn agents_of(ledger: &Ledger, side: Side) -> Vec<String> {
+    (0..AGENTS_MAX).map(|group| pod_name(&ledger.record, side, group)).collect()
+}
+
+/// Takes the fence around this side's claims away, and lets go of them.
+pub(crate) async fn lift(ledger: &Ledger, side: Side) -> Result<(), Error> {
+    let (record, cluster) = (&ledger.record, ledger.cluster(side));
+    match fence_of(ledger, side, String::new()).lift(cluster).await {
+        // Who may not make a policy has made none.
+        Err(error) if error.is_forbidden() || error.code() == NO_RIGHT_TO_FENCE => {}
+        result => result?,
+    }
+    for claim in record.claims(side) {
+        fence::release(cluster, record.namespace(side), &claim, &record.id, record.epoch).await?;
+    }
+    Ok(())
+}
+
+/// Has the cluster keep the volumes behind the claims. What it was before is recorded first.
+async fn retain(ledger: &mut Ledger, side: Side) -> Result<(), Error> {
+    let (cluster, namespace) = (ledger.cluster(side).clone(), ledger.record.namespace(side).to_owned());
+    let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
+    for claim in ledger.record.claims(side) {
+        let claim: PersistentVolumeClaim = cluster.get(&namespace, &claim).await?;
+        let Some(name) = claim.spec.and_then(|spec| spec.volume_name) else { continue };
+        let volume = cluster.call(format!("get PersistentVolume {name}"), volumes.get(&name)).await?;
+        let policy = volume.spec.and_then(|spec| spec.persistent_volume_reclaim_policy).unwrap_or_default();
+        if policy == "Retain" {
+            continue;
+        }
+        if !ledger.record.retained.iter().any(|kept| kept.side == side && kept.volume == name) {
+            ledger.record.retained.push(Retained { side, volume: name.clone(), before: policy });
+            ledger.save().await?;
+        }
+        let patch = Patch::Merge(json!({ "spec": { "persistentVolumeReclaimPolicy": "Retain" } }));
+        cluster
+            .call(format!("patch PersistentVolume {name}"), volumes.patch(&name, &PatchParams::default(), &patch))
+            .await?;
+    }
+    Ok(())
+}
+
+/// Records what will be changed to stop the application, and the moment from which on it stands still.
+pub(super) async fn plan_quiesce(ledger: &mut Ledger) -> Result<(), Error> {
+    let survey = survey(ledger, ledger.record.owner).await?;
+    if let Some(obstacle) = survey.obstacles.iter().find(|finding| finding.severity >= tranship_api::Severity::Cutover)
+    {
+        return Err(Error::refused("TS-K944", format!("{}: {}", obstacle.code, obstacle.why), obstacle.todo.clone()));
+    }
+    ledger.record.changes = stop::plan(&survey);
+    ledger.record.step = Step::Quiescing;
+    let now = Timestamp::now();
+    ledger.record.timeline.stopping = Some(now);
+    ledger.record.happened(now, "the application is being stopped");
+    ledger.save().await
+}
+
+/// Stops the application and waits until nobody has its volumes any more. Nothing is ever deleted by force.
+pub(super) async fn quiesce(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Result<(), Error> {
+    let owner = ledger.record.owner;
+    let cluster = ledger.cluster(owner).clone();
+    for change in &mut ledger.record.changes {
+        stop::make(&cluster, change).await?;
+        change.state = ChangeState::Made;
+    }
+    let patience = options.patience.unwrap_or(PATIENCE);
+    for side in [owner, owner.other()] {
+        let record = &ledger.record;
+        let release = stop::Release {
+            namespace: record.namespace(side),
+            claims: &record.claims(side),
+            our_pods: &agents_of(ledger, side),
+            changes: if side == owner { &record.changes } else { &[] },
+        };
+        let mut tell = |holders: &[stop::Holder]| {
+            holders.iter().for_each(|holder| watch.note(format!("{side}: {holder}")));
+        };
+        stop::wait_released(ledger.cluster(side), release, patience, &mut tell).await?;
+    }
+    let now = Timestamp::now();
+    ledger.record.timeline.released = Some(now);
+    ledger.record.step = Step::FinalPass;
+    ledger.record.happened(now, "nobody has the volumes any more");
+    ledger.save().await
+}
+
+/// Copies the last changes, proves that both sides are equal, and has the owner give up.
+pub(super) async fn final_pass(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Result<(), Error> {
+    let level = ledger.record.migration.spec.cutover.verify.word().to_owned();
+    let wanted = Wanted { final_level: Some(level.clone()), bits_per_second: options.bits_per_second, detaches: false };
+    nobody_came_back(ledger).await?;
+    let pairs = Pairs::bring_up(ledger, watch).await?;
+    let outcomes = pairs.run(ledger, &wanted, watch).await?;
+    let mut proofs = vec![serde_json::Value::Null; ledger.record.volumes.len()];
+    for outcome in &outcomes {
+        proofs[outcome.stage.volume] = outcome.proof().cloned().ok_or_else(|| not_proven(ledger, outcome))?;
+    }
+    let digest = |proof: &serde_json::Value| proof["canonical"].as_str().map(str::to_owned);
+    let digests: Option<Vec<String>> = proofs.iter().map(digest).collect();
+    let Some(digests) = digests else {
+        return Err(Error::refused("TS-K945", "not every volume has a proof", "run the cutover again"));
+    };
+    // What was true before the pass has to be true after it.
+    nobody_came_back(ledger).await?;
+    ledger.record.timeline.proven = Some(Timestamp::now());
+    let proof = Proof { epoch: ledger.record.epoch, level, volumes: proofs };
+    ledger.relinquish(proof, digests, Timestamp::now()).await?;
+    pairs.dismiss();
+    Ok(())
+}
+
+/// Gives up without a proof: the user has said that what was written here is not wanted.
+pub(super) async fn relinquish_unproven(ledger: &mut Ledger) -> Result<(), Error> {
+    nobody_came_back(ledger).await?;
+    let proof = Proof { epoch: ledger.record.epoch, level: "none".to_owned(), volumes: Vec::new() };
+    let now = Timestamp::now();
+    ledger.record.happened(now, "what was written there is given up, as the user said");
+    ledger.relinquish(proof, Vec::new(), now).await
+}
+
+/// An error if somebody has the volumes, on either side.
+async fn nobody_came_back(ledger: &Ledger) -> Result<(), Error> {
+    let record = &ledger.record;
+    for side in Side::ALL {
+        let ours = agents_of(ledger, side);
+        let holders = stop::holders(ledger.cluster(side), record.namespace(side), &record.claims(side), &ours).await?;
+        if let Some(holder) = holders.first() {
+            return Err(Error::refused(
+                "TS-K946",
+                format!("somebody has a volume of the {side} while it has to be at rest: {holder}"),
+                "stop it, and run the cutover again",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn not_proven(ledger: &Ledger, outcome: &Outcome) -> Error {
+    let claim = &ledger.record.volumes[outcome.stage.volume].claim(ledger.record.owner).name;
+    let unaccepted = outcome.stage.exit == 6;
+    let (code, why) = match &outcome.stage.error {
+        Some(error) => ("TS-K947", error.clone()),
+        None if unaccepted => ("TS-K948", "there are gaps that nobody accepted".to_owned()),
+        None => ("TS-K947", "both volumes were read, and they are not equal".to_owned()),
+    };
+    let todo = if unaccepted {
+        "`tranship status` names the gaps; accept them with --accept-gap, or choose another mode"
+    } else {
+        "run the cutover again: what differs is in doubt now, is read and sent"
+    };
+    Error::refused(code, format!("{claim} is not proven equal: {why}"), todo)
+}
+
+/// Starts the application on the side that has become authoritative, and waits until it is ready.
+pub(super) async fn start(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Result<Verdict, Error> {
+    let heir = ledger.record.owner.other();
+    if !ledger.may_start(heir) {
+        return Err(Error::refused(
+            "TS-K949",
+            format!("the {heir} cluster does not say that it is authoritative, and nothing starts without that"),
+            "see that the cluster answers, then run the same command again",
+        ));
+    }
+    ledger.record.timeline.committed.get_or_insert(Timestamp::now());
+    watch.step(format!("start: the application begins on the {heir}"));
+    end_agents(ledger, heir).await;
+    lift(ledger, heir).await?;
+    let started =
+        if heir == Side::Destination { begin_there(ledger).await? } else { begin_again(ledger, watch).await? };
+    let waiting = until_ready(ledger, heir, &started, options.start_patience.unwrap_or(START_PATIENCE)).await?;
+    conclude(ledger, &waiting).await?;
+    watch.show(Update::Downtime(false));
+    Ok(if waiting.is_empty() { Verdict::Done } else { Verdict::NotReady(waiting) })
+}
+
+/// Starts what was brought.
+async fn begin_there(ledger: &Ledger) -> Result<Vec<Brought>, Error> {
+    let cluster = ledger.cluster(Side::Destination);
+    for one in &ledger.record.brought {
+        if let Some(replicas) = one.replicas {
+            brought::start(cluster, one, replicas).await?;
+        }
+    }
+    Ok(ledger.record.brought.clone())
+}
+
+/// Starts what was stopped when the application left, as it was then.
+async fn begin_again(ledger: &mut Ledger, watch: &Watch) -> Result<Vec<Brought>, Error> {
+    undo(ledger, watch, true).await?;
+    let started = ledger.record.changes_there.iter().filter_map(|change| {
+        let replicas = match change.act {
+            Act::Scale { before, .. } => before,
+            Act::Delete { .. } => 1,
+            Act::Set { .. } => return None,
+        };
+        Some(Brought { object: change.object.clone(), replicas: Some(replicas), was_there: true })
+    });
+    Ok(started.collect())
+}
+
+/// Waits until everything is ready. What is not after `patience` is said in words, and is no error: the application is
+/// where it belongs.
+async fn until_ready(
+    ledger: &Ledger,
+    side: Side,
+    started: &[Brought],
+    patience: Duration,
+) -> Result<Vec<String>, Error> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let all = brought::ready(ledger.cluster(side), started).await?;
+        let waiting: Vec<String> = all
+            .iter()
+            .filter(|one| !one.is_ready)
+            .map(|one| format!("{}: {}", one.object, one.reasons.join("; ")))
+            .collect();
+        if waiting.is_empty() || Instant::now() > deadline {
+            return Ok(waiting);
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// The new owner has the application: what was changed to stop it elsewhere is kept for the way back.
+async fn conclude(ledger: &mut Ledger, waiting: &[String]) -> Result<(), Error> {
+    let (now, heir) = (Timestamp::now(), ledger.record.owner.other());
+    let record = &mut ledger.record;
+    let what = match waiting {
+        [] => {
+            record.timeline.ready = Some(now);
+            format!("the application is ready on the {heir}")
+        }
+        waiting => format!("the application is not ready on the {heir} yet: {}", waiting.join("; ")),
+    };
+    record.happened(now, what);
+    record.changes_there = std::mem::take(&mut record.changes);
+    record.owner = heir;
+    record.step = Step::Staging;
+    ledger.save().await
+}
+
+/// Undoes a cutover before its commit: what was stopped is started, and the fences are lifted.
+pub(super) async fn take_back(ledger: &mut Ledger, watch: &Watch) -> Result<(), Error> {
+    lift(ledger, ledger.record.owner).await?;
+    undo(ledger, watch, false).await?;
+    let other = ledger.record.owner.other();
+    // A side that was left by an earlier cutover stays fenced.
+    let was_left = !ledger.record.changes_there.is_empty();
+    if !was_left {
+        lift(ledger, other).await?;
+    }
+    ledger.record.changes.clear();
+    Ok(())
+}
+
+/// Undoes changes, the last one first: those of the side that is left, or those by which the other side was left before.
+async fn undo(ledger: &mut Ledger, watch: &Watch, there: bool) -> Result<(), Error> {
+    let side = if there { ledger.record.owner.other() } else { ledger.record.owner };
+    let cluster = ledger.cluster(side).clone();
+    let changes = if there { &mut ledger.record.changes_there } else { &mut ledger.record.changes };
+    for change in changes.iter_mut().rev() {
+        if let stop::Undone::Kept { by, value } = stop::undo(&cluster, change).await? {
+            watch.note(format!("{} was changed by {by} meanwhile, and stays as it is: {value}", change.object));
+        }
+        change.state = ChangeState::Undone;
+    }
+    Ok(())
+}
+
+/// Ends the agents of a side whose volumes are about to be used: a pod with a volume on another node would keep the
+/// application from it. They end by themselves, too.
+async fn end_agents(ledger: &Ledger, side: Side) {
+    let (cluster, namespace) = (ledger.cluster(side), ledger.record.namespace(side));
+    let selector = crate::agents::selector(&ledger.record);
+    let pods = cluster.list::<k8s_openapi::api::core::v1::Pod>(namespace, &selector).await.unwrap_or_default();
+    for name in pods.into_iter().filter_map(|pod| pod.metadata.name) {
+        if let Err(error) = cluster.delete::<k8s_openapi::api::core::v1::Pod>(namespace, &name, None).await {
+            tracing::warn!(%error, "an agent's pod stays until it ends by itself");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The end of a migration: what is of ours goes, but for the fence around what was left, and what users asked to keep.
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use tranship_api::record::Step;
+use tranship_api::{LABEL_ID, LABEL_MIGRATION, ObjectRef, Record, Side};
+
+use crate::agents::{selector, state_claim_name};
+use crate::cluster::Object;
+use crate::cutover::steps;
+use crate::ledger::Ledger;
+use crate::watch::Watch;
+use crate::{Cluster, Error};
+
+/// What a user wants of the end.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Whether the claims that were left may be used again.
+    pub lifts_fence: bool,
+    /// Whether the claims that were left are deleted.
+    pub deletes_left: bool,
+}
+
+/// Ends a migration of which no cutover is under way. The side that owns the application keeps everything that it uses.
+///
+/// The record goes last: whatever interrupts this, the same command goes on.
+pub async fn finish(ledger: Ledger, options: Options, watch: &Watch) -> Result<(), Error> {
+    let record = ledger.record.clone();
+    if record.step != Step::Staging {
+        return Err(Error::refused(
+            "TS-K950",
+            format!("a cutover of {} is under way ({})", record.migration.metadata.name, record.step.word()),
+            "`tranship cutover` goes on with it, `tranship rollback` takes it back",
+        ));
+    }
+    let left = record.owner.other();
+    let was_committed = record.proof.is_some();
+    for side in Side::ALL {
+        let (cluster, namespace) = (ledger.cluster(side), record.namespace(side));
+        remove_helpers(cluster, namespace, &record).await?;
+        restore_policies(cluster, &record, side).await?;
+        if side != left || !was_committed || options.lifts_fence || options.deletes_left {
+            steps::lift(&ledger, side).await?;
+        } else {
+            watch.note(format!(
+                "the fence around the claims of the {side} stays; `tranship finish --lift-fence` takes it away"
+            ));
+        }
+    }
+    if options.deletes_left {
+        for claim in record.claims(left) {
+            ledger.cluster(left).delete::<PersistentVolumeClaim>(record.namespace(left), &claim, None).await?;
+        }
+    }
+    unmark(&ledger).await?;
+    ledger.remove().await
+}
+
+/// Removes agents and what belongs to them.
+async fn remove_helpers(cluster: &Cluster, namespace: &str, record: &Record) -> Result<(), Error> {
+    let selector = selector(record);
+    remove_all::<Pod>(cluster, namespace, &selector).await?;
+    remove_all::<Secret>(cluster, namespace, &format!("{selector},tranship.io/agent")).await?;
+    remove_all::<Service>(cluster, namespace, &format!("{selector},tranship.io/agent")).await?;
+    remove_all::<NetworkPolicy>(cluster, namespace, &format!("{selector},tranship.io/agent")).await?;
+    for volume in 0..record.volumes.len() {
+        cluster.delete::<PersistentVolumeClaim>(namespace, &state_claim_name(record, volume), None).await?;
+    }
+    Ok(())
+}
+
+async fn remove_all<K: Object>(cluster: &Cluster, namespace: &str, selector: &str) -> Result<(), Error> {
+    for object in cluster.list::<K>(namespace, selector).await? {
+        let name = object.meta().name.clone().unwrap_or_default();
+        cluster.delete::<K>(namespace, &name, object.meta().uid.as_deref()).await?;
+    }
+    Ok(())
+}
+
+/// Sets the reclaim policies back, where they are still ours.
+async fn restore_policies(cluster: &Cluster, record: &Record, side: Side) -> Result<(), Error> {
+    let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
+    for kept in record.retained.iter().filter(|kept| kept.side == side) {
+        let what = |verb: &str| format!("{verb} PersistentVolume {}", kept.volume);
+        let found = cluster.call(what("get"), volumes.get_opt(&kept.volume)).await?;
+        let policy = found.and_then(|volume| volume.spec?.persistent_volume_reclaim_policy);
+        if policy.as_deref() != Some("Retain") {
+            continue;
+        }
+        let patch = Patch::Merge(json!({ "spec": { "persistentVolumeReclaimPolicy": kept.before } }));
+        cluster.call(what("patch"), volumes.patch(&kept.volume, &PatchParams::default(), &patch)).await?;
+    }
+    Ok(())
+}
+
+/// Takes our labels from what stays: the claims, and what was brought.
+async fn unmark(ledger: &Ledger) -> Result<(), Error> {
+    let record = &ledger.record;
+    let patch = json!({ "metadata": { "labels": { LABEL_ID: null, LABEL_MIGRATION: null } } });
+    let destination = ledger.cluster(Side::Destination);
+    for claim in record.claims(Side::Destination) {
+        let unmarked =
+            destination.merge::<PersistentVolumeClaim>(record.namespace(Side::Destination), &claim, &patch).await;
+        if let Err(error) = unmarked
+            && !error.is_not_found()
+        {
+            return Err(error);
+        }
+    }
+    crate::bring::unmark(destination, &record.brought).await
+}
+
+/// What is of ours in a namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    /// What.
+    pub object: ObjectRef,
+    /// The migration that made it.
+    pub migration: String,
+    /// Whether the record of that migration is there: then `finish` is what removes it.
+    pub is_in_use: bool,
+}
+
+/// Finds everything of ours in a namespace of a cluster, by label.
+pub async fn leftovers(cluster: &Cluster, namespace: &str) -> Result<Vec<Leftover>, Error> {
+    let mut found = Vec::new();
+    let maps = cluster.list::<ConfigMap>(namespace, LABEL_ID).await?;
+    let living: Vec<String> = maps.iter().filter_map(|map| label(map, LABEL_ID)).collect();
+    found.extend(maps.iter().map(|map| leftover(map, &living)));
+    found.extend(cluster.list::<Pod>(namespace, LABEL_ID).await?.iter().map(|object| leftover(object, &living)));
+    found.extend(cluster.list::<Secret>(namespace, LABEL_ID).await?.iter().map(|object| leftover(object, &living)));
+    found.extend(cluster.list::<Service>(namespace, LABEL_ID).await?.iter().map(|object| leftover(object, &living)));
+    found.extend(
+        cluster.list::<NetworkPolicy>(namespace, LABEL_ID).await?.iter().map(|object| leftover(object, &living)),
+    );
+    found.extend(cluster.list::<Lease>(namespace, LABEL_ID).await?.iter().map(|object| leftover(object, &living)));
+    let claims = cluster.list::<PersistentVolumeClaim>(namespace, LABEL_ID).await?;
+    found.extend(claims.iter().map(|object| leftover(object, &living)));
+    Ok(found)
+}
+
+fn label<K: Object>(object: &K, key: &str) -> Option<String> {
+    object.meta().labels.as_ref()?.get(key).cloned()
+}
+
+fn leftover<K: Object>(object: &K, living: &[String]) -> Leftover {
+    let meta = object.meta();
+    let named = ObjectRef::named(
+        &K::api_version(&()),
+        &K::kind(&()),
+        meta.namespace.as_deref(),
+        meta.name.as_deref().unwrap_or_default(),
+    );
+    Leftover {
+        object: ObjectRef { uid: meta.uid.clone().unwrap_or_default(), ..named },
+        migration: label(object, LABEL_MIGRATION).unwrap_or_default(),
+        is_in_use: label(object, LABEL_ID).is_some_and(|id| living.contains(&id)),
+    }
+}
+
+/// Removes a leftover; one whose migration is there is not touched.
+pub async fn remove_leftover(cluster: &Cluster, leftover: &Leftover) -> Result<(), Error> {
+    if leftover.is_in_use {
+        return Ok(());
+    }
+    let (object, namespace) = (&leftover.object, leftover.object.namespace.as_deref().unwrap_or_default());
+    let (name, uid) = (&object.name, Some(object.uid.as_str()));
+    match object.kind.as_str() {
+        "Pod" => cluster.delete::<Pod>(namespace, name, uid).await,
+        "Secret" => cluster.delete::<Secret>(namespace, name, uid).await,
+        "Service" => cluster.delete::<Service>(namespace, name, uid).await,
+        "NetworkPolicy" => cluster.delete::<NetworkPolicy>(namespace, name, uid).await,
+        "Lease" => cluster.delete::<Lease>(namespace, name, uid).await,
+        "PersistentVolumeClaim" => cluster.delete::<PersistentVolumeClaim>(namespace, name, uid).await,
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,217 @@
+//! One stage: a pass over each volume while the application runs.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use tokio::time::sleep;
+use tranship_api::record::StageRecord;
+use tranship_api::{Record, Side};
+
+use crate::agents::selector;
+use crate::ledger::Ledger;
+use crate::pair::{Outcome, Pair, PairPlan, Wanted};
+use crate::placement::{Usage, pairs, usage};
+use crate::watch::Watch;
+use crate::{Error, claims, workload};
+
+/// Between two looks at the limit.
+const BANDWIDTH_LOOK: Duration = Duration::from_secs(2);
+
+/// Agents that are up, and how their volumes are used.
+pub struct Pairs {
+    pairs: Vec<Pair>,
+    /// Volumes that no agent can be beside, since one pod has them for itself.
+    pub exclusive: Vec<usize>,
+}
+
+impl Pairs {
+    /// Makes what is missing at the destination, looks where the volumes are used, and brings up a pair for each node.
+    pub async fn bring_up(ledger: &mut Ledger, watch: &Watch) -> Result<Self, Error> {
+        let from = ledger.record.owner;
+        ensure_claims(ledger).await?;
+        let usages = usages(ledger, from).await?;
+        let exclusive = (0..usages.len()).filter(|&volume| usages[volume].is_exclusive).collect();
+        let ledger = &*ledger;
+        let pairs = pairs(from, &usages).into_iter().map(|plan: PairPlan| Pair::bring_up(ledger, plan, watch));
+        let pairs = join_all(pairs).await.into_iter().collect::<Result<_, _>>()?;
+        Ok(Self { pairs, exclusive })
+    }
+
+    /// Runs a pass over each volume, and records how each went. Passes that failed are in the outcomes.
+    pub async fn run(&self, ledger: &mut Ledger, wanted: &Wanted, watch: &Watch) -> Result<Vec<Outcome>, Error> {
+        let share = |pairs: usize| wanted.bits_per_second.map(|bits| bits / pairs.max(1) as u64);
+        self.pairs.iter().for_each(|pair| pair.limit(share(self.pairs.len())));
+        let record = ledger.record.clone();
+        let runs = join_all(self.pairs.iter().map(|pair| pair.run(&record, wanted, watch)));
+        let all = tokio::select! {
+            all = runs => all,
+            never = self.follow_bandwidth(ledger) => match never {},
+        };
+        let mut outcomes = BTreeMap::new();
+        let mut error = None;
+        for (pair, results) in self.pairs.iter().zip(all) {
+            for (&volume, result) in pair.volumes().iter().zip(results) {
+                match result {
+                    Ok(outcome) => outcomes.extend(outcome.map(|outcome| (volume, outcome))),
+                    Err(failed @ Error::Superseded { .. }) => return Err(failed),
+                    Err(failed) => {
+                        ledger.record.passed(interrupted(volume, &failed, wanted.final_level.is_some(), &record));
+                        error = Some(failed);
+                    }
+                }
+            }
+        }
+        outcomes.values().for_each(|outcome| note(&mut ledger.record, outcome));
+        ledger.save().await?;
+        match error {
+            Some(error) => Err(error),
+            None => Ok(outcomes.into_values().collect()),
+        }
+    }
+
+    /// Has the agents follow a limit that somebody changes in the record while passes run.
+    async fn follow_bandwidth(&self, ledger: &Ledger) -> Infallible {
+        let record = &ledger.record;
+        let (cluster, name) = (ledger.cluster(ledger.lead()), &record.migration.metadata.name);
+        let mut known = record.migration.spec.link.bits_per_second;
+        loop {
+            sleep(BANDWIDTH_LOOK).await;
+            // What cannot be read stays as it is.
+            let Ok(Some(found)) = Ledger::peek(cluster, record.namespace(cluster.side), name).await else { continue };
+            let wanted = found.migration.spec.link.bits_per_second;
+            if wanted != known {
+                let share = wanted.map(|bits| bits / self.pairs.len().max(1) as u64);
+                self.pairs.iter().for_each(|pair| pair.limit(share));
+                known = wanted;
+            }
+        }
+    }
+
+    /// Tells all agents that there is nothing more to do.
+    pub fn dismiss(&self) {
+        self.pairs.iter().for_each(Pair::dismiss);
+    }
+}
+
+/// Runs one stage over all volumes that an agent can be beside.
+pub async fn stage(ledger: &mut Ledger, wanted: &Wanted, watch: &Watch) -> Result<Vec<Outcome>, Error> {
+    watch.step("bringing up agents");
+    let pairs = Pairs::bring_up(ledger, watch).await?;
+    for &volume in &pairs.exclusive {
+        watch.note(format!(
+            "{}: one pod has it for itself (ReadWriteOncePod), so that it is copied in the cutover only",
+            ledger.record.volumes[volume].claim(ledger.record.owner).name
+        ));
+    }
+    watch.step("stage");
+    pairs.run(ledger, wanted, watch).await
+}
+
+/// Begins one pass over each volume and leaves it to the agents. Returns how many there are.
+///
+/// It returns once the agents of each pass have met: from then on they need nobody. Refused where they can only meet through
+/// the API servers, since that needs a coordinator.
+pub async fn detach(ledger: &mut Ledger, wanted: &Wanted, watch: &Watch) -> Result<usize, Error> {
+    let wanted = Wanted { detaches: true, ..wanted.clone() };
+    let ended = stage(ledger, &wanted, watch).await?.len();
+    Ok(ledger.record.volumes.len() - ended)
+}
+
+/// Ends the passes that run, on both sides. What they have carried is kept. Returns how many agents were told.
+pub async fn cancel(ledger: &Ledger, watch: &Watch) -> Result<usize, Error> {
+    let mut told = 0;
+    for side in Side::ALL {
+        let (cluster, namespace) = (ledger.cluster(side), ledger.record.namespace(side));
+        for pod in cluster.list::<Pod>(namespace, &selector(&ledger.record)).await? {
+            let is_running = pod.status.and_then(|status| status.phase).as_deref() == Some("Running");
+            let Some(name) = pod.metadata.name.filter(|_| is_running) else { continue };
+            watch.note(format!("{side}: pod {namespace}/{name} ends its passes"));
+            // An agent that is told to end stops its passes in a state from which the next ones go on.
+            cluster.delete::<Pod>(namespace, &name, pod.metadata.uid.as_deref()).await?;
+            told += usize::from(side == ledger.record.owner);
+        }
+    }
+    Ok(told)
+}
+
+/// How each volume is used on this side, now.
+pub async fn usages(ledger: &Ledger, side: Side) -> Result<Vec<Usage>, Error> {
+    let record = &ledger.record;
+    let survey = workload::survey(ledger.cluster(side), record.namespace(side), &record.claims(side), false).await?;
+    Ok(record.volumes.iter().map(|volume| usage(&survey, volume.claim(side))).collect())
+}
+
+/// Makes the claims at the destination that are not there yet, and records which they are.
+async fn ensure_claims(ledger: &mut Ledger) -> Result<(), Error> {
+    if ledger.record.owner != Side::Source {
+        return Ok(());
+    }
+    let [source, destination] = Side::ALL.map(|side| ledger.cluster(side).clone());
+    let record = &mut ledger.record;
+    let namespaces = Side::ALL.map(|side| record.namespace(side).to_owned());
+    let mut is_new = false;
+    for volume in &mut record.volumes {
+        let model: PersistentVolumeClaim = source.get(&namespaces[0], &volume.claim(Side::Source).name).await?;
+        if model.metadata.uid.as_deref() != Some(&volume.claim(Side::Source).uid) {
+            return Err(Error::refused(
+                "TS-K953",
+                format!("claim {}/{} was deleted and made again", namespaces[0], volume.claim(Side::Source).name),
+                "what was staged is of the old one: `tranship finish` this migration and create it anew",
+            ));
+        }
+        let name = &record.migration.metadata.name;
+        let wanted = claims::destination_claim(&model, volume, &record.id, name, &namespaces[1]);
+        let there = claims::ensure(&destination, &wanted).await?;
+        let uid = there.metadata.uid.unwrap_or_default();
+        let recorded = &mut volume.claims[Side::Destination as usize].uid;
+        if !recorded.is_empty() && *recorded != uid {
+            return Err(Error::refused(
+                "TS-K953",
+                format!(
+                    "claim {}/{} was deleted and made again",
+                    namespaces[1],
+                    wanted.metadata.name.unwrap_or_default()
+                ),
+                "`tranship finish` this migration and create it anew",
+            ));
+        }
+        is_new |= recorded.is_empty();
+        *recorded = uid;
+    }
+    if is_new { ledger.save().await } else { Ok(()) }
+}
+
+/// Takes what a pass has found out into the record.
+fn note(record: &mut Record, outcome: &Outcome) {
+    let volume = &mut record.volumes[outcome.stage.volume];
+    if outcome.is_committed() {
+        volume.predicted_seconds = outcome.predicted_seconds().or(volume.predicted_seconds);
+        volume.change_bytes_per_second = outcome.change_bytes_per_second().or(volume.change_bytes_per_second);
+    }
+    if let Some(path) = &outcome.path {
+        record.path = Some(path.clone());
+    }
+    record.passed(outcome.stage.clone());
+}
+
+fn interrupted(volume: usize, error: &Error, is_final: bool, record: &Record) -> StageRecord {
+    StageRecord {
+        volume,
+        pass: String::new(),
+        at: Timestamp::now(),
+        is_back: record.owner == Side::Destination,
+        is_final,
+        exit: u8::MAX,
+        error: Some(format!("interrupted: {error}")),
+        stage: 0,
+        seconds: 0.0,
+        entries: 0,
+        bytes: 0,
+        sent: 0,
+        gaps: Vec::new(),
+    }
+}
