@@ -93,7 +93,7 @@ fn name(claim: &str) -> String {
         return format!("tranship-{claim}");
     }
     let hash = blake3::hash(claim.as_bytes()).to_hex();
-    format!("tranship-{}-{}", &claim[..claim.floor_char_boundary(NAME_CHARS_MAX)], &hash[..16])
+    format!("tranship-{}-{}", claim.get(..NAME_CHARS_MAX).unwrap_or_default(), &hash[..16])
 }
 
 fn lease(claim: &str, migration: &str, id: &str, epoch: u64, live: Option<&Lease>) -> Lease {

@@ -47,9 +47,8 @@ fn read(fence: &Fence, error: &kube::Error) -> Answer {
 pub(super) async fn await_live(cluster: &Cluster, fence: &Fence, patience: Duration) -> Result<(), Error> {
     let end = Instant::now() + patience;
     let mut since: Option<Instant> = None;
-    let mut claims = fence.claims.iter().cycle();
     // Without a claim there is nothing to refuse.
-    while let Some(claim) = claims.next() {
+    for claim in fence.claims.iter().cycle() {
         let answer = probe(cluster, fence, claim).await?;
         since = if answer == Answer::Refused { since.or_else(|| Some(Instant::now())) } else { None };
         if since.is_some_and(|since| since.elapsed() >= LIVE) {

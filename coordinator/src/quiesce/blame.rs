@@ -1,20 +1,60 @@
-//! Who changed a value last, as far as the object itself tells.
+//! Who changed a value last, as far as the cluster tells.
 
+use kube::api::WatchParams;
+use kube::core::Request;
 use serde_json::Value;
+use tranship_api::ObjectRef;
 
+use super::live;
 use crate::cluster::FIELD_MANAGER;
+use crate::{Cluster, Error};
 
-/// Name of the field manager, other than us, that set the value there last; else of whoever changed the object last.
+/// Seconds for which the past of an object is listened to: all of it comes at once.
+const REPLAY_SECONDS: u32 = 1;
+
+/// Name of the field manager, other than us, that set the value there last; `somebody` where the object does not tell.
 pub(super) fn manager(live: &Value, pointer: &str) -> String {
-    let entries = live["metadata"]["managedFields"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let others = || entries.iter().filter(|entry| entry["manager"] != FIELD_MANAGER);
-    // Times are in UTC and of one form, so that they can be compared as text.
-    let time = |entry: &&Value| entry["time"].as_str().unwrap_or_default().to_owned();
-    let owner = others().filter(|entry| owns(&entry["fieldsV1"], pointer)).max_by_key(time);
-    match owner.or_else(|| others().max_by_key(time)) {
-        Some(entry) => entry["manager"].as_str().unwrap_or("somebody").to_owned(),
-        None => "somebody".to_owned(),
-    }
+    owner(live, pointer).unwrap_or_else(|| "somebody".to_owned())
+}
+
+/// Who set the value there to anything but `after`, at any time since `version`, as far as that can be told.
+///
+/// Who scales through the scale subresource stands in the object only until its controller writes its status, a moment
+/// later. So where the object as it is does not tell, all its versions since then are gone through.
+pub(super) async fn since(
+    cluster: &Cluster,
+    object: &ObjectRef,
+    now: &Value,
+    (pointer, after): (&str, &Value),
+    version: Option<&str>,
+) -> Result<Option<String>, Error> {
+    let known = owner(now, pointer);
+    let (None, Some(version)) = (&known, version) else { return Ok(known) };
+    let api = live::api(cluster, object)?;
+    let params = WatchParams::default()
+        .fields(&format!("metadata.name={}", object.name))
+        .timeout(REPLAY_SECONDS)
+        .disable_bookmarks();
+    let events = async {
+        let request = Request::new(api.resource_url()).watch(&params, version).map_err(kube::Error::BuildRequest)?;
+        cluster.client.request_text(request).await
+    };
+    let events = cluster.call(format!("watch {object}"), events).await?;
+    let versions = events.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut owners = versions.filter_map(|event| {
+        let then = &event["object"];
+        let is_other = !live::is_same(pointer, live::value(then, pointer), after);
+        is_other.then(|| owner(then, pointer)).flatten()
+    });
+    Ok(owners.next())
+}
+
+fn owner(live: &Value, pointer: &str) -> Option<String> {
+    let entries = live["metadata"]["managedFields"].as_array()?.iter();
+    let owners = entries.filter(|entry| entry["manager"] != FIELD_MANAGER && owns(&entry["fieldsV1"], pointer));
+    // Times are in UTC and of one form, so that they can be compared as text; what has none is of just now.
+    let last = owners.max_by_key(|entry| (entry["time"].is_null(), entry["time"].as_str().map(str::to_owned)))?;
+    last["manager"].as_str().map(str::to_owned)
 }
 
 /// Whether a set of fields holds the one at the pointer. A map that is changed as a whole ends before it.
@@ -45,12 +85,16 @@ mod tests {
         let entries = json!([
             entry("kubectl", "2026-01-01T00:00:00Z", replicas.clone()),
             entry("scaler", "2026-01-02T00:00:00Z", replicas.clone()),
-            entry("tranship", "2026-01-03T00:00:00Z", replicas),
+            entry("tranship", "2026-01-03T00:00:00Z", replicas.clone()),
             entry("kubelet", "2026-01-04T00:00:00Z", json!({ "f:status": {} })),
         ]);
         assert_eq!(manager(&live(entries), "/spec/replicas"), "scaler");
-        let late = json!([entry("kubelet", "2026-01-04T00:00:00Z", json!({ "f:status": {} }))]);
-        assert_eq!(manager(&live(late), "/spec/replicas"), "kubelet");
+        // Who has just scaled has no time yet.
+        let just_now = json!({ "manager": "autoscaler", "fieldsV1": { "f:spec": { "f:replicas": {} } } });
+        let entries = json!([just_now, entry("scaler", "2026-01-02T00:00:00Z", replicas)]);
+        assert_eq!(manager(&live(entries), "/spec/replicas"), "autoscaler");
+        let aside = json!([entry("kubelet", "2026-01-04T00:00:00Z", json!({ "f:status": {} }))]);
+        assert_eq!(manager(&live(aside), "/spec/replicas"), "somebody");
         assert_eq!(manager(&json!({}), "/spec/replicas"), "somebody");
     }
 

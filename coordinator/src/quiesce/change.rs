@@ -59,14 +59,19 @@ enum Refusal {
 /// the true one; one that was made is made again from whatever stands there. It is done when the API server has
 /// accepted it: pods may still run. Only the retention of claims is waited for until it holds.
 pub async fn make(cluster: &Cluster, change: &Change) -> Result<(), Error> {
+    make_at(cluster, change).await.map(drop)
+}
+
+/// The same, and the version of the object that was written, if it was.
+pub(super) async fn make_at(cluster: &Cluster, change: &Change) -> Result<Option<String>, Error> {
     if let Act::Delete { .. } = change.act {
-        return delete(cluster, &change.object).await;
+        return delete(cluster, &change.object).await.map(|()| None);
     }
     let pointer = live::pointer(&change.act).unwrap_or_default();
     for _ in 0..ATTEMPTS_MAX {
-        let Some(live) = live::read(cluster, &change.object).await? else { return Ok(()) };
+        let Some(live) = live::read(cluster, &change.object).await? else { return Ok(None) };
         let to = match decide_make(change, &live) {
-            Step::Nothing => return settle(cluster, change).await,
+            Step::Nothing => return settle(cluster, change).await.map(|()| None),
             Step::Write(to) => to,
             Step::Refuse(Refusal::AnotherObject) => return Err(another(&change.object)),
             Step::Refuse(Refusal::Changed) => {
@@ -77,10 +82,10 @@ pub async fn make(cluster: &Cluster, change: &Change) -> Result<(), Error> {
         };
         match live::write(cluster, &change.object, &change.act, &to, &live).await {
             Err(error) if error.is_conflict() => {}
-            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) if error.is_not_found() => return Ok(None),
             other => {
-                other?;
-                return settle(cluster, change).await;
+                let version = other?;
+                return settle(cluster, change).await.map(|()| version);
             }
         }
     }
@@ -110,7 +115,7 @@ pub async fn undo(cluster: &Cluster, change: &Change) -> Result<Undone, Error> {
         match live::write(cluster, &change.object, &change.act, &to, &live).await {
             Err(error) if error.is_conflict() => {}
             Err(error) if error.is_not_found() => return Ok(Undone::Gone),
-            other => return other.map(|()| Undone::Back),
+            other => return other.map(|_| Undone::Back),
         }
     }
     Err(never_rests(&change.object))
@@ -146,15 +151,25 @@ fn decide_undo(change: &Change, live: &Value) -> Step {
     }
 }
 
-/// Whether the change still stands, and else what undid it, by name.
-pub(super) async fn undone_by(cluster: &Cluster, change: &Change) -> Result<Option<String>, Error> {
-    let Some(pointer) = live::pointer(&change.act) else { return Ok(None) };
-    let Some(live) = live::read(cluster, &change.object).await? else { return Ok(None) };
+/// How a change stands that was made.
+pub(super) enum Standing {
+    /// It stands, in this version of its object.
+    Stands(Option<String>),
+    /// Its object is as here: somebody took it back.
+    TakenBack(Value),
+}
+
+/// How the change stands; an object that is gone starts nothing.
+pub(super) async fn standing(cluster: &Cluster, change: &Change) -> Result<Standing, Error> {
+    let Some(pointer) = live::pointer(&change.act) else { return Ok(Standing::Stands(None)) };
+    let Some(live) = live::read(cluster, &change.object).await? else { return Ok(Standing::Stands(None)) };
     if live::uid(&live) != change.object.uid {
         return Err(another(&change.object));
     }
-    let stands = live::is_same(pointer, live::value(&live, pointer), &live::values(&change.act).1);
-    Ok((!stands).then(|| blame::manager(&live, pointer)))
+    if !live::is_same(pointer, live::value(&live, pointer), &live::values(&change.act).1) {
+        return Ok(Standing::TakenBack(live));
+    }
+    Ok(Standing::Stands(live["metadata"]["resourceVersion"].as_str().map(str::to_owned)))
 }
 
 async fn delete(cluster: &Cluster, object: &ObjectRef) -> Result<(), Error> {

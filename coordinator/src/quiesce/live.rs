@@ -80,14 +80,15 @@ pub(super) fn is_same(pointer: &str, one: &Value, other: &Value) -> bool {
     meant(one) == meant(other)
 }
 
-/// Writes the value that `act` is about. It is a conflict if the object is not as in `live` any more.
+/// Writes the value that `act` is about, and tells the version of the object that this made. It is a conflict if the
+/// object is not as in `live` any more.
 pub(super) async fn write(
     cluster: &Cluster,
     object: &ObjectRef,
     act: &Act,
     to: &Value,
     live: &Value,
-) -> Result<(), Error> {
+) -> Result<Option<String>, Error> {
     let (api, name) = (api(cluster, object)?, object.name.as_str());
     let version = live["metadata"]["resourceVersion"].as_str().unwrap_or_default();
     let manager = Some(FIELD_MANAGER.to_owned());
@@ -105,14 +106,17 @@ pub(super) async fn write(
                 ..Scale::default()
             };
             let params = PostParams { field_manager: manager, ..PostParams::default() };
-            cluster.call(format!("scale {object}"), api.replace_scale(name, &params, &scale)).await.map(drop)
+            let scaled = cluster.call(format!("scale {object}"), api.replace_scale(name, &params, &scale)).await?;
+            Ok(scaled.metadata.resource_version)
         }
         Act::Set { pointer, .. } => {
             let patch = patch(pointer, to, &object.uid, version);
             let params = PatchParams { field_manager: manager, ..PatchParams::default() };
-            cluster.call(format!("patch {object}"), api.patch(name, &params, &Patch::Merge(patch))).await.map(drop)
+            let patched =
+                cluster.call(format!("patch {object}"), api.patch(name, &params, &Patch::Merge(patch))).await?;
+            Ok(patched.metadata.resource_version)
         }
-        Act::Delete { .. } => Ok(()),
+        Act::Delete { .. } => Ok(None),
     }
 }
 

@@ -11,6 +11,9 @@ use crate::Cluster;
 /// Bytes of a note that the API server takes.
 const NOTE_BYTES_MAX: usize = 1024;
 
+/// Characters of the object's name that the event's name begins with.
+const NAME_CHARS_MAX: usize = 200;
+
 /// Says something on an object, as a warning event. `reason` is one word in upper camel case. Nothing depends on it: where
 /// it cannot be said, that is logged.
 pub async fn tell(cluster: &Cluster, object: &ObjectRef, reason: &str, message: &str) {
@@ -22,10 +25,14 @@ pub async fn tell(cluster: &Cluster, object: &ObjectRef, reason: &str, message: 
 }
 
 fn event(object: &ObjectRef, namespace: &str, reason: &str, message: &str) -> Event {
-    let name = format!("{}.", object.name.get(..200).unwrap_or(&object.name));
+    let name = object.name.get(..NAME_CHARS_MAX).unwrap_or(&object.name).trim_end_matches(['.', '-']);
+    let mut note = message.to_owned();
+    while note.len() > NOTE_BYTES_MAX {
+        note.pop();
+    }
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(name),
+            generate_name: Some(format!("{name}-")),
             namespace: Some(namespace.to_owned()),
             ..ObjectMeta::default()
         },
@@ -41,7 +48,7 @@ fn event(object: &ObjectRef, namespace: &str, reason: &str, message: &str) -> Ev
         action: Some("Cutover".to_owned()),
         reason: Some(reason.to_owned()),
         type_: Some("Warning".to_owned()),
-        note: Some(message[..message.floor_char_boundary(NOTE_BYTES_MAX)].to_owned()),
+        note: Some(note),
         reporting_controller: Some("tranship.io/coordinator".to_owned()),
         reporting_instance: Some("tranship".to_owned()),
         ..Event::default()

@@ -1,12 +1,14 @@
 //! Waiting until nobody has the volumes, and holding what was stopped in the meantime.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tranship_api::record::{Act, Change, ChangeState};
 
-use super::change::{make, undone_by};
+use super::change::{Standing, make_at, standing};
 use super::holder::{Holder, holders, pods};
+use super::{blame, live};
 use crate::{Cluster, Error};
 
 /// How often pods are looked at: what this adds to a downtime is half of it.
@@ -44,7 +46,7 @@ pub async fn wait_released(
     on_change: &mut (dyn FnMut(&[Holder]) + Send),
 ) -> Result<(), Error> {
     let end = Instant::now() + patience;
-    let mut guard = Guard { returns: 0, looked_at: None };
+    let mut guard = Guard::default();
     let mut last: Option<Vec<Holder>> = None;
     loop {
         let stands = guard.stands(cluster, release.changes).await?;
@@ -78,9 +80,14 @@ fn late(holders: &[Holder], patience: Duration) -> Error {
 }
 
 /// Holds the changes.
+#[derive(Default)]
 struct Guard {
     returns: u32,
     looked_at: Option<Instant>,
+    /// The last versions of objects in which their changes stood, by place.
+    stood: BTreeMap<usize, String>,
+    /// Who took changes back.
+    names: BTreeSet<String>,
 }
 
 impl Guard {
@@ -96,20 +103,57 @@ impl Guard {
     async fn stands_now(&mut self, cluster: &Cluster, changes: &[Change]) -> Result<bool, Error> {
         self.looked_at = Some(Instant::now());
         let mut stands = true;
-        for change in changes.iter().filter(|change| is_held(change)) {
-            let Some(by) = undone_by(cluster, change).await? else { continue };
-            stands = false;
-            self.returns += 1;
-            if self.returns >= RETURNS_MAX {
-                let object = &change.object;
-                let what = format!("{by} started {object} again, {} times, while it was to stay stopped", self.returns);
-                let todo = format!("stop {by}, or have it leave {object} alone, then run the same command again");
-                return Err(Error::refused("TS-K322", what, todo));
+        for (at, change) in changes.iter().enumerate().filter(|(_, change)| is_held(change)) {
+            match standing(cluster, change).await? {
+                Standing::Stands(version) => self.stood.extend(version.map(|version| (at, version))),
+                Standing::TakenBack(now) => {
+                    stands = false;
+                    self.returned(cluster, (at, change), &now).await?;
+                }
             }
-            tracing::warn!(object = %change.object, manager = by, "started again by somebody else; stopping it");
-            make(cluster, &Change { state: ChangeState::Made, ..change.clone() }).await?;
         }
         Ok(stands)
+    }
+
+    /// Makes a change again, unless that was done too often.
+    async fn returned(
+        &mut self,
+        cluster: &Cluster,
+        (at, change): (usize, &Change),
+        now: &serde_json::Value,
+    ) -> Result<(), Error> {
+        let (object, stood) = (&change.object, self.stood.get(&at).map(String::as_str));
+        let (pointer, (_, after)) = (live::pointer(&change.act).unwrap_or_default(), live::values(&change.act));
+        let by = blame::since(cluster, object, now, (pointer, &after), stood).await?;
+        tracing::warn!(%object, manager = by, "started again by somebody else; stopping it");
+        self.returns += 1;
+        self.names.extend(by);
+        if self.returns >= RETURNS_MAX {
+            let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
+            let by = if names.is_empty() { "somebody".to_owned() } else { names.join(" and ") };
+            let returns = self.returns;
+            let what = format!("{by} started {object} again, {returns} times, while it was to stay stopped");
+            let todo = format!("stop {by}, or have it leave {object} alone, then run the same command again");
+            return Err(Error::refused("TS-K322", what, todo));
+        }
+        let again = |act: &Act| Change { state: ChangeState::Made, act: act.clone(), ..change.clone() };
+        let version = match make_at(cluster, &again(&in_the_object(&change.act))).await {
+            Err(error) if error.is_forbidden() => make_at(cluster, &again(&change.act)).await?,
+            other => other?,
+        };
+        // From here on whoever changes it is seen, however soon.
+        self.stood.extend(version.map(|version| (at, version)));
+        Ok(())
+    }
+}
+
+/// The same act as a change of the object itself. An API server writes down who scales through the subresource only where
+/// the replicas are somebody's who wrote the object itself: so they are made ours, to learn who comes next.
+fn in_the_object(act: &Act) -> Act {
+    let (before, after) = live::values(act);
+    match act {
+        Act::Scale { .. } => Act::Set { pointer: live::REPLICAS.to_owned(), before, after },
+        other => other.clone(),
     }
 }
 

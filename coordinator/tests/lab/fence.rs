@@ -30,7 +30,7 @@ async fn fence(space: &Space, epoch: u64) -> Fence {
 
 /// Tries to make a pod; what is said if it is refused.
 async fn refusal(cluster: &Cluster, space: &Space, meta: Value, spec: Value) -> Option<String> {
-    let pod: Pod = serde_json::from_value(json!({ "metadata": meta, "spec": spec })).unwrap();
+    let pod: Pod = serde_json::from_value(json!({ "metadata": meta, "spec": spec })).expect("a pod");
     let params = PostParams { dry_run: true, ..PostParams::default() };
     let api = cluster.api::<Pod>(&space.namespace);
     api.create(&params, &pod).await.err().map(|error| error.to_string())

@@ -186,12 +186,19 @@ async fn whoever_scales_back_again_and_again_is_named() {
 async fn what_somebody_else_changed_since_stays_and_a_plan_that_is_old_is_refused() {
     in_space(|space| async move {
         let mut change = one_deployment(&space).await;
-        scale(&space, "somebody", 2).await;
+        scale(&space, "a-scaler", 2).await;
         assert_eq!(quiesce::make(&space.cluster, &change).await.unwrap_err().code(), "TS-K321");
         change.state = ChangeState::Made;
         quiesce::make(&space.cluster, &change).await.expect("a change that is made again");
-        scale(&space, "somebody", 3).await;
-        let kept = Undone::Kept { by: "somebody".to_owned(), value: json!(3) };
+        let (params, patch) = (
+            PatchParams::apply("a-person").force(),
+            json!({
+                "apiVersion": "apps/v1", "kind": "Deployment", "spec": { "replicas": 3 },
+            }),
+        );
+        let api = space.cluster.api::<Deployment>(&space.namespace);
+        api.patch("web", &params, &Patch::Apply(patch)).await.expect("a changed deployment");
+        let kept = Undone::Kept { by: "a-person".to_owned(), value: json!(3) };
         assert_eq!(quiesce::undo(&space.cluster, &change).await.expect("an answer"), kept);
 
         let mut another = change.clone();

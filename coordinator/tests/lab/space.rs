@@ -55,7 +55,7 @@ where
     getrandom::fill(&mut random).expect("randomness");
     let namespace = format!("tranship-test-{:08x}", u32::from_ne_bytes(random));
     let spaces: Api<Namespace> = Api::all(cluster.client.clone());
-    let object = serde_json::from_value(json!({ "metadata": { "name": namespace } })).unwrap();
+    let object = serde_json::from_value(json!({ "metadata": { "name": namespace } })).expect("a namespace");
     spaces.create(&PostParams::default(), &object).await.expect("a namespace");
     let space = Space { cluster: cluster.clone(), namespace: namespace.clone() };
     space.until("its service account", || async { space.find::<ServiceAccount>("default").await.is_some() }).await;
