@@ -36,8 +36,9 @@ pub const RELAY_PORT: u16 = 7450;
 /// How long an agent stays when there is nothing to do.
 pub const IDLE: &str = "60s";
 
-/// Bytes of a claim in which an agent remembers, whatever the volume's size, and the share of that size beside it.
-const STATE_BYTES_MIN: u64 = 256 << 20;
+/// Bytes of a claim in which an agent remembers, whatever the volume's size, and the share of that size beside it. On less
+/// than 300 MiB there can be no xfs.
+const STATE_BYTES_MIN: u64 = 512 << 20;
 const STATE_SHARE: u64 = 400;
 
 /// The capabilities by which root reads and writes files of any owner, all of them within the baseline.
@@ -94,6 +95,8 @@ impl AgentPlan {
         let mut spec = PodSpec {
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
+            // Agents are told addresses, and ask for no names.
+            dns_policy: Some("Default".to_owned()),
             restart_policy: Some("Never".to_owned()),
             termination_grace_period_seconds: Some(30),
             security_context: Some(self.pod_security(record)),

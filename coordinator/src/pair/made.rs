@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, PodStatus, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::ListParams;
 use tokio::time::{Instant, sleep};
 use tranship_api::{LABEL_ID, Record, quantity};
 use tranship_proto::control::{Hello, Secret as ControlSecret, VERSION};
@@ -21,6 +22,12 @@ const RUNNING_MAX: Duration = Duration::from_secs(300);
 
 /// How long an agent that is about to end may take for it.
 const ENDING_MAX: Duration = Duration::from_secs(60);
+
+/// How long a pod may take until it is said what it waits for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Characters of what a cluster says that people are shown.
+const COMPLAINT_CHARS_MAX: usize = 300;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(200);
@@ -46,7 +53,7 @@ pub(super) async fn bring_up(ledger: &Ledger, plan: &AgentPlan, watch: &Watch) -
     if is_new {
         watch.note(format!("{} agent {}/{} is starting", plan.side, pod.namespace, pod.name));
     }
-    until_running(cluster, &pod).await?;
+    until_running(cluster, &pod, watch).await?;
     let hello = Hello {
         version: VERSION,
         secret: ControlSecret(secret),
@@ -161,32 +168,54 @@ async fn apply<K: Object>(cluster: &Cluster, namespace: &str, object: &K) -> Res
     cluster.call(what, api.patch(&name, &params, &kube::api::Patch::Apply(object))).await
 }
 
-async fn until_running(cluster: &Cluster, pod: &PodRef) -> Result<(), Error> {
-    let deadline = Instant::now() + RUNNING_MAX;
+async fn until_running(cluster: &Cluster, pod: &PodRef, watch: &Watch) -> Result<(), Error> {
+    let began = Instant::now();
+    let mut told = String::new();
     loop {
         let found: Pod = cluster.get(&pod.namespace, &pod.name).await?;
         let status = found.status.unwrap_or_default();
+        let name = format!("pod {}/{}", pod.namespace, pod.name);
         match status.phase.as_deref() {
             Some("Running") => return Ok(()),
             Some(phase @ ("Failed" | "Succeeded")) => {
-                let what = format!("pod {}/{} is {phase}: {}", pod.namespace, pod.name, why(&status));
+                let what = format!("{name} is {phase}: {}", why(&status));
                 return Err(Error::Agent { side: cluster.side, code: "TS-K933".to_owned(), what });
-            }
-            _ if Instant::now() > deadline => {
-                let what = format!("pod {}/{} ({})", pod.namespace, pod.name, why(&status));
-                return Err(Error::Late { what, seconds: RUNNING_MAX.as_secs() });
             }
             _ if is_hopeless(&status) => {
-                let what = format!("pod {}/{} cannot start: {}", pod.namespace, pod.name, why(&status));
+                let what = format!("{name} cannot start: {}", why(&status));
                 return Err(Error::Agent { side: cluster.side, code: "TS-K933".to_owned(), what });
+            }
+            _ if began.elapsed() > RUNNING_MAX => {
+                let what = format!("the start of {name} ({})", complaint(cluster, pod, &status).await);
+                return Err(Error::Late { what, seconds: RUNNING_MAX.as_secs() });
+            }
+            _ if began.elapsed() > PATIENCE => {
+                let complaint = complaint(cluster, pod, &status).await;
+                if complaint != told {
+                    watch.note(format!("{name} is waited for: {complaint}"));
+                    told = complaint;
+                }
+                sleep(PATIENCE).await;
             }
             _ => sleep(LOOK).await,
         }
     }
 }
 
+/// Why a pod does not start: the last warning about it, since a volume that cannot be mounted is told nowhere else.
+async fn complaint(cluster: &Cluster, pod: &PodRef, status: &PodStatus) -> String {
+    let params = ListParams::default().fields(&format!("involvedObject.name={},type=Warning", pod.name));
+    let events = cluster.api::<Event>(&pod.namespace);
+    let events = cluster.call(format!("list Events in {}", pod.namespace), events.list(&params)).await;
+    // Without the right to read events there is what the pod says itself.
+    let last = events.ok().and_then(|list| list.items.into_iter().max_by_key(|event| event.last_timestamp.clone()));
+    let told = last.map(|event| [event.reason, event.message].into_iter().flatten().collect::<Vec<_>>().join(": "));
+    let text = told.unwrap_or_else(|| why(status));
+    text.lines().map(str::trim).collect::<Vec<_>>().join(" ").chars().take(COMPLAINT_CHARS_MAX).collect()
+}
+
 /// Whether the pod waits for something that does not come by itself.
-fn is_hopeless(status: &k8s_openapi::api::core::v1::PodStatus) -> bool {
+fn is_hopeless(status: &PodStatus) -> bool {
     let waiting =
         status.container_statuses.iter().flatten().filter_map(|status| status.state.as_ref()?.waiting.as_ref());
     let hopeless = [
@@ -200,7 +229,7 @@ fn is_hopeless(status: &k8s_openapi::api::core::v1::PodStatus) -> bool {
 }
 
 /// Why a pod is where it is, as the cluster tells it.
-fn why(status: &k8s_openapi::api::core::v1::PodStatus) -> String {
+fn why(status: &PodStatus) -> String {
     let containers = status.container_statuses.iter().flatten().filter_map(|status| {
         let state = status.state.as_ref()?;
         let waiting = state.waiting.as_ref().map(|waiting| (waiting.reason.clone(), waiting.message.clone()));

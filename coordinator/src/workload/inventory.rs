@@ -183,7 +183,10 @@ impl Live<'_> {
     /// Whether it says that it is an agent of ours. What it says is believed only as far as not to stop it: who holds a
     /// volume is asked again, with the exact names.
     fn is_agent(&self) -> bool {
-        self.is_bare() && self.pod.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(LABEL_AGENT))
+        let owners = self.pod.metadata.owner_references.iter().flatten();
+        // A record makes nothing by itself; a workload with our label on its template is none of our agents.
+        let is_of_record = owners.clone().all(|owner| owner.kind == "ConfigMap" && owner.name.starts_with("tranship-"));
+        is_of_record && self.pod.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(LABEL_AGENT))
     }
 
     fn workload(&self) -> Workload {
