@@ -31,8 +31,8 @@ const FENCE_PATIENCE: Duration = Duration::from_secs(60);
 /// What a fence says where policies may not be made.
 const NO_RIGHT_TO_FENCE: &str = "TS-K330";
 
-/// Between two looks at an application that starts.
-const LOOK: Duration = Duration::from_millis(300);
+/// Between two looks at a fence that goes, or an application that starts.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Brings what the application needs to the other side, at rest. Nothing to do on the way home.
 pub(super) async fn bring(ledger: &mut Ledger, watch: &Watch) -> Result<(), Error> {
@@ -107,6 +107,19 @@ pub(crate) async fn lift(ledger: &Ledger, side: Side) -> Result<(), Error> {
     }
     for claim in record.claims(side) {
         fence::release(cluster, record.namespace(side), &claim, &record.id, record.epoch).await?;
+    }
+    Ok(())
+}
+
+/// Waits until the fence that was lifted refuses nobody any more. A controller that is refused waits longer before its
+/// second attempt than the API server takes to forget a policy.
+async fn until_open(ledger: &Ledger, side: Side) -> Result<(), Error> {
+    let (cluster, fence) = (ledger.cluster(side), fence_of(ledger, side, String::new()));
+    let deadline = Instant::now() + FENCE_PATIENCE;
+    for claim in &fence.claims {
+        while fence.is_live(cluster, claim).await? && Instant::now() < deadline {
+            sleep(LOOK).await;
+        }
     }
     Ok(())
 }
@@ -260,6 +273,7 @@ pub(super) async fn start(ledger: &mut Ledger, options: &Options, watch: &Watch)
     watch.step(format!("start: the application begins on the {heir}"));
     end_agents(ledger, heir).await;
     lift(ledger, heir).await?;
+    until_open(ledger, heir).await?;
     let started =
         if heir == Side::Destination { begin_there(ledger).await? } else { begin_again(ledger, watch).await? };
     let waiting = until_ready(ledger, heir, &started, options.start_patience.unwrap_or(START_PATIENCE)).await?;

@@ -173,7 +173,7 @@ async fn until_running(cluster: &Cluster, pod: &PodRef, watch: &Watch) -> Result
     let mut told = String::new();
     loop {
         let found: Pod = cluster.get(&pod.namespace, &pod.name).await?;
-        let status = found.status.unwrap_or_default();
+        let (status, uid) = (found.status.unwrap_or_default(), found.metadata.uid.unwrap_or_default());
         let name = format!("pod {}/{}", pod.namespace, pod.name);
         match status.phase.as_deref() {
             Some("Running") => return Ok(()),
@@ -186,11 +186,11 @@ async fn until_running(cluster: &Cluster, pod: &PodRef, watch: &Watch) -> Result
                 return Err(Error::Agent { side: cluster.side, code: "TS-K933".to_owned(), what });
             }
             _ if began.elapsed() > RUNNING_MAX => {
-                let what = format!("the start of {name} ({})", complaint(cluster, pod, &status).await);
+                let what = format!("the start of {name} ({})", complaint(cluster, pod, &uid, &status).await);
                 return Err(Error::Late { what, seconds: RUNNING_MAX.as_secs() });
             }
             _ if began.elapsed() > PATIENCE => {
-                let complaint = complaint(cluster, pod, &status).await;
+                let complaint = complaint(cluster, pod, &uid, &status).await;
                 if complaint != told {
                     watch.note(format!("{name} is waited for: {complaint}"));
                     told = complaint;
@@ -203,8 +203,8 @@ async fn until_running(cluster: &Cluster, pod: &PodRef, watch: &Watch) -> Result
 }
 
 /// Why a pod does not start: the last warning about it, since a volume that cannot be mounted is told nowhere else.
-async fn complaint(cluster: &Cluster, pod: &PodRef, status: &PodStatus) -> String {
-    let params = ListParams::default().fields(&format!("involvedObject.name={},type=Warning", pod.name));
+async fn complaint(cluster: &Cluster, pod: &PodRef, uid: &str, status: &PodStatus) -> String {
+    let params = ListParams::default().fields(&format!("involvedObject.uid={uid},type=Warning"));
     let events = cluster.api::<Event>(&pod.namespace);
     let events = cluster.call(format!("list Events in {}", pod.namespace), events.list(&params)).await;
     // Without the right to read events there is what the pod says itself.
