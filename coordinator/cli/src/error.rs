@@ -126,6 +126,7 @@ impl From<tranship_coordinator::Error> for RunError {
     fn from(error: tranship_coordinator::Error) -> Self {
         use tranship_coordinator::Error as Failure;
         let exit = match &error {
+            _ if error.code() == "TS-K948" => Exit::Gaps,
             Failure::Refused { .. } | Failure::Kubeconfig { .. } | Failure::Missing { .. } => Exit::Refused,
             _ => Exit::Failed,
         };
