@@ -173,6 +173,8 @@ impl Ledger {
             self.copies[lead as usize] = copy;
             self.record = record.unwrap_or_else(|| self.record.clone());
             self.record.migration.spec.link.bits_per_second = bits_per_second;
+            // The other copy is behind now, whichever side leads.
+            self.record.revision += 1;
             let map = self.map(lead, &self.known_authority(lead)?);
             match cluster.replace(&namespace, &map).await {
                 Err(error) if error.is_conflict() => {}
