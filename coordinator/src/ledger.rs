@@ -272,6 +272,8 @@ impl<S: Shelf> Ledger<S> {
             let Copy::There(there) = &self.copies[lead as usize] else { return Err(missing(lead, &namespace, &name)) };
             self.record = there.record.clone();
             self.record.migration.spec.link.bits_per_second = bits_per_second;
+            // The other copy is behind now, whichever side leads.
+            self.record.revision += 1;
             let map = self.map(lead, &there.authority);
             match self.cluster(lead).put(&namespace, &map).await {
                 Err(error) if error.is_conflict() => {}

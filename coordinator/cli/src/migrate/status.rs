@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tranship_api::Side;
-use tranship_api::record::{Authority, Record, Timeline};
+use tranship_api::record::{Authority, Record, StageRecord, Timeline};
 use tranship_api::view::{SideView, View};
 use tranship_coordinator::Ledger;
 use tranship_coordinator::cutover::{Verdict, downtime_seconds};
@@ -92,8 +92,7 @@ pub(super) fn print_pass(record: &Record, outcome: &Outcome, printer: Printer) {
         let relayed = if path.is_relayed { " through the API servers" } else { "" };
         format!(" over {}{relayed}", path.transport)
     });
-    let gaps: u64 = stage.gaps.iter().map(|(_, count)| count).sum();
-    let gaps = if gaps == 0 { String::new() } else { format!(", {} gaps", human::count(gaps)) };
+    let gaps = gaps(stage);
     match &stage.error {
         None => printer.line(&format!(
             "{name}: stage {} took {}, {} of {} sent{way}{gaps}",
@@ -105,6 +104,13 @@ pub(super) fn print_pass(record: &Record, outcome: &Outcome, printer: Printer) {
         Some(error) => printer.line(&format!("{name}: FAILED: {error}")),
     }
     printer.json(&serde_json::json!({ "volume": name, "stage": stage, "report": outcome.report }));
+}
+
+/// What a pass could not carry, in words.
+fn gaps(stage: &StageRecord) -> String {
+    let kinds: Vec<String> =
+        stage.gaps.iter().map(|(kind, count)| format!("{kind} ({})", human::count(*count))).collect();
+    if kinds.is_empty() { String::new() } else { format!(", gaps: {}", kinds.join(", ")) }
 }
 
 /// A pass that failed, as the error of a command.
@@ -136,14 +142,15 @@ fn text(view: &View) -> String {
         let last = match &volume.last {
             None => "no pass yet".to_owned(),
             Some(stage) => match &stage.error {
-                Some(error) => format!("last pass FAILED: {error}"),
+                Some(error) => format!("last pass FAILED: {error}{}", gaps(stage)),
                 None => format!(
-                    "stage {} at {:.0}, {} of {} sent in {}",
+                    "stage {} at {:.0}, {} of {} sent in {}{}",
                     stage.stage,
                     stage.at,
                     human::bytes(stage.sent),
                     human::bytes(stage.bytes),
-                    human::seconds(stage.seconds)
+                    human::seconds(stage.seconds),
+                    gaps(stage)
                 ),
             },
         };
@@ -155,11 +162,11 @@ fn text(view: &View) -> String {
         lines.push(format!("  projected downtime {}, proof level {}", human::seconds(seconds), view.verify));
     }
     if let Some(path) = &view.path {
-        let relayed = if path.is_relayed { ", through the API servers" } else { "" };
-        lines.push(format!(
-            "  path         the {} listens at {}, {}{relayed}",
-            path.listen, path.address, path.transport
-        ));
+        let met = match path.is_relayed {
+            true => "through both API servers and this machine".to_owned(),
+            false => format!("the {} listens at {}", path.listen, path.address),
+        };
+        lines.push(format!("  path         {met}, {}", path.transport));
     }
     let history = view.history.iter().rev().take(HISTORY_LINES).rev();
     lines.extend(history.map(|happened| format!("  {:.0}  {}", happened.at, happened.what)));
