@@ -160,6 +160,7 @@ impl Ledger {
             }
             Err(error) => tracing::warn!(side = %follower, %error, "the copy of the record is behind"),
         }
+        end_here_if_asked(self.record.step);
         Ok(())
     }
 
@@ -189,7 +190,9 @@ impl Ledger {
         self.record.step = Step::Relinquished;
         self.record.happened(at, format!("the {owner} gave up in epoch {epoch}"));
         self.record.revision += 1;
-        self.write(owner, Authority::Relinquished { epoch, digests }).await
+        self.write(owner, Authority::Relinquished { epoch, digests }).await?;
+        end_here_if_asked(self.record.step);
+        Ok(())
     }
 
     /// The second write of a commit: the other side becomes authoritative, with a copy of what the first one wrote.
@@ -214,6 +217,7 @@ impl Ledger {
         self.record.revision += 1;
         let authority = Authority::Authoritative { epoch, relinquished: Some(Box::new(relinquished)) };
         self.write(heir, authority).await?;
+        end_here_if_asked(self.record.step);
         // The old owner's copy follows; what it says of itself stays.
         if let Ok(authority) = self.known_authority(owner)
             && let Err(error) = self.write(owner, authority).await
@@ -331,6 +335,14 @@ fn lead(record: &Record) -> Side {
 /// Whether a record was written by somebody who has taken over from whoever holds `ours`.
 fn is_ahead(theirs: &Record, ours: &Record) -> bool {
     theirs.epoch > ours.epoch || (theirs.epoch == ours.epoch && theirs.coordinator != ours.coordinator)
+}
+
+/// For tests of what a kill leaves: the process ends at once after the step that `TRANSHIP_STOP_AT` names was recorded,
+/// and before it has effect.
+fn end_here_if_asked(step: Step) {
+    if std::env::var("TRANSHIP_STOP_AT").is_ok_and(|wanted| wanted == step.word()) {
+        std::process::abort();
+    }
 }
 
 async fn look(cluster: &Cluster, namespace: &str, name: &str) -> Result<(Copy, Option<Record>), Error> {
