@@ -339,7 +339,7 @@ impl AgentPlan {
             let groups = traits.supplemental_groups.iter().chain(&traits.fs_group).copied().collect::<Vec<_>>();
             security.supplemental_groups = (!groups.is_empty()).then_some(groups);
             // Only on claims that we made, and of those only while their root does not belong to the group yet.
-            if self.role == Role::Destination {
+            if self.role == Role::Destination && self.side == Side::Destination {
                 security.fs_group = traits.fs_group.or(traits.run_as_group);
                 security.fs_group_change_policy = security.fs_group.map(|_| "OnRootMismatch".to_owned());
             }

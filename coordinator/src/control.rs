@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
+use tranship_api::Side;
 use tranship_proto::control::{self, Event, Hello, Order, PassState, Request, Welcome};
 use tranship_proto::limit::CONTROL_LINE_BYTES_MAX;
 
@@ -45,8 +46,18 @@ pub struct Agent {
     passes: Passes,
 }
 
+/// Passes that somebody listens to, or may yet.
+type Passes = Arc<Mutex<Listeners>>;
+
 /// Who listens for the events of which pass.
-type Passes = Arc<Mutex<HashMap<String, mpsc::UnboundedSender<PassEvent>>>>;
+#[derive(Default)]
+struct Listeners {
+    by_pass: HashMap<String, mpsc::UnboundedSender<PassEvent>>,
+    /// Ends that were told before anybody listened.
+    over: HashMap<String, Event>,
+    /// Why nothing more will be heard: somebody's higher epoch, or what happened to the agent.
+    lost: Option<(Option<u64>, String)>,
+}
 
 /// What is heard of a pass.
 #[derive(Debug)]
@@ -61,6 +72,8 @@ pub enum PassEvent {
 struct Line {
     reader: BufReader<Box<dyn AsyncRead + Send + Unpin>>,
     writer: Box<dyn AsyncWrite + Send + Unpin>,
+    /// What was heard of the next event so far.
+    heard: Vec<u8>,
 }
 
 impl Agent {
@@ -77,7 +90,9 @@ impl Agent {
         };
         let (requests, taken) = mpsc::unbounded_channel();
         let passes = Passes::default();
-        let keeper = Keeper { cluster: cluster.clone(), pod: pod.clone(), hello, passes: passes.clone() };
+        let (cluster_of_keeper, pod_of_keeper) = (cluster.clone(), pod.clone());
+        let keeper =
+            Keeper { cluster: cluster_of_keeper, pod: pod_of_keeper, hello, passes: passes.clone(), asked: Vec::new() };
         tokio::spawn(keeper.keep(line, taken));
         Ok(Self { cluster: cluster.clone(), pod, welcome, requests, passes })
     }
@@ -92,7 +107,15 @@ impl Agent {
     /// Listens to a pass that runs already.
     pub fn follow(&self, pass: &str) -> mpsc::UnboundedReceiver<PassEvent> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        self.passes.lock().expect("no holder panics").insert(pass.to_owned(), sender);
+        let mut passes = self.passes.lock().expect("no holder panics");
+        // A receiver that is gone already is no matter.
+        if let Some(event) = passes.over.remove(pass) {
+            let _ = sender.send(PassEvent::Said(Box::new(event)));
+        } else if let Some(lost) = &passes.lost {
+            let _ = sender.send(PassEvent::Lost(loss(self.cluster.side, lost)));
+        } else {
+            passes.by_pass.insert(pass.to_owned(), sender);
+        }
         receiver
     }
 
@@ -102,10 +125,31 @@ impl Agent {
         let _ = self.requests.send(request);
     }
 
-    /// What the agent knows of a volume: the pass that runs, else the last one.
-    pub fn state_of(&self, volume: &str) -> Option<&PassState> {
-        let of_volume = || self.welcome.passes.iter().filter(|state| state.volume == volume);
-        of_volume().find(|state| state.is_running).or_else(|| of_volume().next_back())
+    /// The pass that ran over a volume when the agent was greeted.
+    pub fn running(&self, volume: &str) -> Option<&PassState> {
+        self.welcome.passes.iter().find(|state| state.volume == volume && state.is_running)
+    }
+
+    /// Has a pass end that nobody wants any more, and waits until it has.
+    pub async fn end(&self, pass: &str) -> Result<(), Error> {
+        let over = self.until_over(pass);
+        self.say(Request::Stop { pass: pass.to_owned() });
+        over.await
+    }
+
+    /// Waits until a pass has ended, however.
+    pub fn until_over(&self, pass: &str) -> impl Future<Output = Result<(), Error>> + use<> {
+        let mut events = self.follow(pass);
+        async move {
+            loop {
+                match events.recv().await {
+                    Some(PassEvent::Said(event)) if matches!(*event, Event::Ended(_)) => return Ok(()),
+                    Some(PassEvent::Said(_)) => {}
+                    Some(PassEvent::Lost(error)) => return Err(error),
+                    None => return Ok(()),
+                }
+            }
+        }
     }
 
     /// A connection to a loopback port of the agent's pod.
@@ -120,10 +164,12 @@ struct Keeper {
     pod: PodRef,
     hello: Hello,
     passes: Passes,
+    /// What was asked of passes that are not over: a line that breaks may have swallowed it.
+    asked: Vec<Request>,
 }
 
 impl Keeper {
-    async fn keep(self, mut line: Line, mut requests: mpsc::UnboundedReceiver<Request>) {
+    async fn keep(mut self, mut line: Line, mut requests: mpsc::UnboundedReceiver<Request>) {
         let error = loop {
             match self.converse(&mut line, &mut requests).await {
                 Ended::Dropped => return,
@@ -135,27 +181,31 @@ impl Keeper {
                 Err(error) => break error,
             }
         };
-        let mut error = Some(error);
-        for (_, listener) in self.passes.lock().expect("no holder panics").drain() {
-            // The first gets the error itself, the others its text.
-            let error = error.take().unwrap_or_else(|| self.lost("it is gone"));
-            let _ = listener.send(PassEvent::Lost(error));
+        let epoch = if let Error::Superseded { epoch, .. } = &error { Some(*epoch) } else { None };
+        let lost = (epoch, error.to_string());
+        let mut passes = self.passes.lock().expect("no holder panics");
+        for (_, listener) in passes.by_pass.drain() {
+            let _ = listener.send(PassEvent::Lost(loss(self.cluster.side, &lost)));
         }
+        passes.lost = Some(lost);
     }
 
     /// Carries lines both ways until something ends that.
-    async fn converse(&self, line: &mut Line, requests: &mut mpsc::UnboundedReceiver<Request>) -> Ended {
+    async fn converse(&mut self, line: &mut Line, requests: &mut mpsc::UnboundedReceiver<Request>) -> Ended {
         loop {
             tokio::select! {
                 request = requests.recv() => {
                     let Some(request) = request else { return Ended::Dropped };
                     let is_last = request == Request::Leave;
+                    if pass_of(&request).is_some() {
+                        self.asked.push(request.clone());
+                    }
                     if say(line, &request).await.is_err() {
                         // An agent that leaves may be faster than its answer.
                         return if is_last { Ended::Dropped } else { Ended::Broken };
                     }
                 }
-                event = hear(&mut line.reader) => match event {
+                event = hear(&mut line.reader, &mut line.heard) => match event {
                     Ok(Some(Event::Superseded { epoch })) => {
                         return Ended::Final(Error::Superseded { coordinator: "another coordinator".to_owned(), epoch });
                     }
@@ -172,29 +222,36 @@ impl Keeper {
             Event::Progress(progress) => &progress.pass,
             Event::Note { pass, .. } => pass,
             Event::Ended(ended) => &ended.pass,
+            // A pass that is to end and has ended tells so itself.
+            Event::Rejected { code, .. } if code == control::code::PASS => return,
             Event::Rejected { pass: Some(pass), .. } => pass,
             _ => return,
         };
         let mut passes = self.passes.lock().expect("no holder panics");
         let is_over = matches!(event, Event::Ended(_) | Event::Rejected { .. });
-        let listener = if is_over { passes.remove(pass) } else { passes.get(pass).cloned() };
-        if let Some(listener) = listener {
+        let listener = if is_over { passes.by_pass.remove(pass) } else { passes.by_pass.get(pass).cloned() };
+        match listener {
             // Whoever no longer listens does not want to know.
-            let _ = listener.send(PassEvent::Said(Box::new(event)));
+            Some(listener) => drop(listener.send(PassEvent::Said(Box::new(event)))),
+            None if is_over => drop(passes.over.insert(pass.clone(), event)),
+            None => {}
         }
     }
 
     /// Greets the agent again, and tells what was missed.
-    async fn meet_again(&self, requests: &mpsc::UnboundedReceiver<Request>) -> Result<Line, Error> {
+    async fn meet_again(&mut self, requests: &mpsc::UnboundedReceiver<Request>) -> Result<Line, Error> {
         let deadline = Instant::now() + LOST_MAX;
         while Instant::now() < deadline && !requests.is_closed() {
             match welcome(&self.cluster, &self.pod, &self.hello).await {
-                Ok((line, welcome)) => {
+                Ok((mut line, welcome)) => {
+                    let known: Vec<String> = welcome.passes.iter().map(|state| state.pass.clone()).collect();
                     for state in welcome.passes {
                         state.listening.into_iter().for_each(|listening| self.deliver(Event::Listening(listening)));
                         state.ended.into_iter().for_each(|ended| self.deliver(Event::Ended(ended)));
                     }
-                    return Ok(line);
+                    if self.ask_again(&mut line, &known).await.is_ok() {
+                        return Ok(line);
+                    }
                 }
                 Err(error @ (Error::Agent { .. } | Error::Superseded { .. } | Error::Missing { .. })) => {
                     return Err(error);
@@ -205,6 +262,19 @@ impl Keeper {
             sleep(RETRY).await;
         }
         Err(self.lost("it cannot be reached any more"))
+    }
+
+    /// Asks again for what the agent may not have heard: passes that it does not know, and ends of those that run.
+    async fn ask_again(&mut self, line: &mut Line, known: &[String]) -> std::io::Result<()> {
+        let waits = |pass: &str| self.passes.lock().expect("no holder panics").by_pass.contains_key(pass);
+        self.asked.retain(|request| pass_of(request).is_some_and(&waits));
+        for request in &self.asked {
+            let is_known = pass_of(request).is_some_and(|pass| known.iter().any(|known| known == pass));
+            if !is_known || matches!(request, Request::Stop { .. }) {
+                say(line, request).await?;
+            }
+        }
+        Ok(())
     }
 
     /// An error if the pod is gone or has ended. An API server that does not answer says nothing about that.
@@ -225,6 +295,22 @@ impl Keeper {
     }
 }
 
+/// The pass that a request begins or ends.
+fn pass_of(request: &Request) -> Option<&str> {
+    match request {
+        Request::Begin(order) => Some(&order.pass),
+        Request::Stop { pass } => Some(pass),
+        _ => None,
+    }
+}
+
+fn loss(side: Side, (epoch, why): &(Option<u64>, String)) -> Error {
+    match *epoch {
+        Some(epoch) => Error::Superseded { coordinator: "another coordinator".to_owned(), epoch },
+        None => Error::Agent { side, code: "TS-K930".to_owned(), what: why.clone() },
+    }
+}
+
 /// How a conversation ended.
 enum Ended {
     /// Nobody wants to say anything more.
@@ -238,10 +324,10 @@ enum Ended {
 async fn welcome(cluster: &Cluster, pod: &PodRef, hello: &Hello) -> Result<(Line, Welcome), Error> {
     let stream = forward(cluster, pod, control::PORT).await?;
     let (reader, writer) = tokio::io::split(stream);
-    let mut line = Line { reader: BufReader::new(Box::new(reader)), writer: Box::new(writer) };
+    let mut line = Line { reader: BufReader::new(Box::new(reader)), writer: Box::new(writer), heard: Vec::new() };
     let meet = async {
         say(&mut line, &Request::Hello(hello.clone())).await?;
-        hear(&mut line.reader).await
+        hear(&mut line.reader, &mut line.heard).await
     };
     let unreachable = || Error::Unreachable {
         side: cluster.side,
@@ -265,13 +351,14 @@ async fn say(line: &mut Line, request: &Request) -> std::io::Result<()> {
 }
 
 /// One event; nothing at the end. What is longer than it may be ends the conversation.
-async fn hear(reader: &mut (impl AsyncBufReadExt + Unpin)) -> std::io::Result<Option<Event>> {
-    let mut line = Vec::new();
-    let mut bounded = reader.take(CONTROL_LINE_BYTES_MAX as u64 + 1);
-    if bounded.read_until(b'\n', &mut line).await? == 0 {
+/// Dropped before its end, it goes on with what is in `heard` the next time.
+async fn hear(reader: &mut (impl AsyncBufReadExt + Unpin), heard: &mut Vec<u8>) -> std::io::Result<Option<Event>> {
+    let room = (CONTROL_LINE_BYTES_MAX + 1).saturating_sub(heard.len());
+    let mut bounded = reader.take(room as u64);
+    if bounded.read_until(b'\n', heard).await? == 0 {
         return Ok(None);
     }
-    control::decode(&line).map(Some).map_err(std::io::Error::other)
+    control::decode(&std::mem::take(heard)).map(Some).map_err(std::io::Error::other)
 }
 
 /// A connection to a loopback port of a pod.

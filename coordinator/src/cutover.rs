@@ -2,8 +2,8 @@
 //! same. A rollback after a commit is the same with the sides exchanged.
 //!
 //! ```text
-//!   Staging ─▶ Fencing ─▶ Quiescing ─▶ FinalPass ─▶ Relinquished ─▶ Starting ─▶ Staging, with another owner
-//!                 └──────────┴────────────┴─▶ Restoring ─▶ Staging, as before
+//!   Staging ─▶ Fencing ─▶ Quiescing ─▶ FinalPass ─▶ Proven ─▶ Relinquished ─▶ Starting ─▶ Staging, with another owner
+//!                 └──────────┴────────────┴───────────┴─▶ Restoring ─▶ Staging, as before
 //! ```
 //!
 //! Each step is in the record before it has effect, and safe to be done again: whoever runs the command next goes on where
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use downtime::downtime_seconds;
 use jiff::Timestamp;
-use tranship_api::record::Step;
+use tranship_api::record::{Proof, Step};
 
 use crate::Error;
 use crate::ledger::Ledger;
@@ -39,8 +39,6 @@ pub struct Options {
     pub accepts_weak_fence: bool,
     /// For a rollback: what was written on the destination is given up, and no byte moves.
     pub discards_writes: bool,
-    /// Go on although the old owner's cluster is lost: what it says of itself is not known.
-    pub overrides_lost_owner: bool,
 }
 
 /// How long an application may take to let go.
@@ -77,13 +75,14 @@ pub async fn run(
             begun = until_commit(ledger, options, watch) => begun,
             () = stop => Err(Error::Stopped),
         };
-        if let Err(error) = begun {
-            return Err(take_back(ledger, error, watch).await);
+        match begun {
+            Ok(Proven { proof, digests }) => relinquish(ledger, proof, digests, watch).await?,
+            Err(error) => return Err(take_back(ledger, error, watch).await),
         }
     }
     if ledger.record.step == Step::Relinquished {
         watch.step(format!("commit: the {} takes over", ledger.record.owner.other()));
-        assume(ledger, options).await?;
+        ledger.assume(Timestamp::now()).await?;
     }
     steps::start(ledger, options, watch).await
 }
@@ -97,7 +96,15 @@ pub async fn restore(ledger: &mut Ledger, watch: &Watch) -> Result<(), Error> {
             "`tranship rollback` brings the application home with what it wrote",
         ));
     }
-    watch.step(format!("the application is started again on the {}", ledger.record.owner));
+    let owner = ledger.record.owner;
+    if !ledger.may_start(owner) {
+        return Err(Error::refused(
+            "TS-K949",
+            format!("the {owner} cluster does not say that it is authoritative, and nothing starts without that"),
+            "see that both clusters answer, then run the same command again",
+        ));
+    }
+    watch.step(format!("the application is started again on the {owner}"));
     ledger.record.step = Step::Restoring;
     ledger.save().await?;
     steps::take_back(ledger, watch).await?;
@@ -124,13 +131,20 @@ async fn prepare(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Resul
     ledger.save().await
 }
 
-async fn until_commit(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Result<(), Error> {
+/// What a commit needs.
+struct Proven {
+    proof: Proof,
+    digests: Vec<String>,
+}
+
+async fn until_commit(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Result<Proven, Error> {
     if ledger.record.step == Step::Staging {
         prepare(ledger, options, watch).await?;
     }
+    // Whoever goes on has another epoch, and may be another user: the fence that stands would refuse its agents.
+    watch.step("fence: new users of the volumes are refused on both sides");
+    steps::fence(ledger, options).await?;
     if ledger.record.step == Step::Fencing {
-        watch.step("fence: new users of the volumes are refused on both sides");
-        steps::fence(ledger, options).await?;
         steps::plan_quiesce(ledger).await?;
     }
     if ledger.record.step == Step::Quiescing {
@@ -139,17 +153,21 @@ async fn until_commit(ledger: &mut Ledger, options: &Options, watch: &Watch) -> 
         steps::quiesce(ledger, options, watch).await?;
     }
     if options.discards_writes {
-        return steps::relinquish_unproven(ledger).await;
+        return steps::give_up_unproven(ledger).await;
     }
     watch.step("final pass, with its proof");
     steps::final_pass(ledger, options, watch).await
 }
 
-async fn assume(ledger: &mut Ledger, options: &Options) -> Result<(), Error> {
-    if options.overrides_lost_owner && ledger.authority(ledger.record.owner).is_none() {
-        return ledger.assume_without_owner(Timestamp::now()).await;
+/// The owner gives up. Nothing stops this half-way: where the answer is lost, it is not known who may start, and nobody does.
+async fn relinquish(ledger: &mut Ledger, proof: Proof, digests: Vec<String>, watch: &Watch) -> Result<(), Error> {
+    let given = ledger.relinquish(proof, digests, Timestamp::now()).await;
+    if given.is_err() {
+        let owner = ledger.record.owner;
+        watch
+            .note(format!("whether the {owner} has given up is not known, and nothing is started: run the same again"));
     }
-    ledger.assume(Timestamp::now()).await
+    given
 }
 
 /// After a failure before the commit. Returns that failure, and says what has become of the application.

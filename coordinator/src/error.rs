@@ -152,6 +152,12 @@ impl Error {
         matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 409))
     }
 
+    /// Whether it is not known if what was asked was done: there was no answer, or one that leaves it open.
+    pub fn is_unanswered(&self) -> bool {
+        let is_open = |source: &kube::Error| matches!(source, kube::Error::Api(status) if status.code == 429 || status.code >= 500);
+        matches!(self, Self::Unreachable { .. }) || matches!(self, Self::Api { source, .. } if is_open(source))
+    }
+
     /// Whether the API server says that this user may not.
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 403))

@@ -97,6 +97,16 @@ impl Fence {
         Ok(probe::probe(cluster, self, claim).await? == probe::Answer::Refused)
     }
 
+    /// Whether it is this fence that refuses such a pod, in whatever epoch.
+    pub async fn refuses(&self, cluster: &Cluster, claim: &str) -> Result<bool, Error> {
+        let answer = probe::probe(cluster, self, claim).await?;
+        Ok(match answer {
+            probe::Answer::Refused => true,
+            probe::Answer::Admitted => false,
+            probe::Answer::Otherwise(said) => probe::is_by(self, &said),
+        })
+    }
+
     /// Waits until the fence has refused for [`LIVE`] without exception; an error (TS-K332) tells what was admitted, or
     /// who else refused.
     pub async fn await_live(&self, cluster: &Cluster, patience: Duration) -> Result<(), Error> {

@@ -38,16 +38,20 @@ pub async fn finish(ledger: Ledger, options: Options, watch: &Watch) -> Result<(
         ));
     }
     let left = record.owner.other();
-    let was_committed = record.proof.is_some();
+    let was_left = ledger.was_left(left);
+    // Before anything is taken away.
+    ledger.confirm().await?;
     for side in Side::ALL {
         let (cluster, namespace) = (ledger.cluster(side), record.namespace(side));
         remove_helpers(cluster, namespace, &record).await?;
         restore_policies(cluster, &record, side).await?;
-        if side != left || !was_committed || options.lifts_fence || options.deletes_left {
+        if side != left || !was_left || options.lifts_fence || options.deletes_left {
             steps::lift(&ledger, side).await?;
         } else {
+            let name = steps::fence_name(&ledger, side);
             watch.note(format!(
-                "the fence around the claims of the {side} stays; `tranship finish --lift-fence` takes it away"
+                "the fence around the claims of the {side} stays; `kubectl delete validatingadmissionpolicybinding,\
+                 validatingadmissionpolicy {name}` in that cluster takes it away later"
             ));
         }
     }

@@ -1,9 +1,16 @@
 //! The record of a migration, as it lies in both clusters: one ConfigMap in each, changed by compare-and-swap.
 //!
-//! The copy of the side that owns the application leads: it is written first, and a command does not go on unless that
+//! The copy of the side that is authoritative leads: it is written first, and a command does not go on unless that
 //! has succeeded. The other copy follows as well as it can, so that status and overrides work when one cluster is lost.
 //! What is not mirrored is each side's [`Authority`], which stands beside the record in the same object, so that a step
 //! of the cutover and what it means for a cluster are one write.
+//!
+//! `judge` is what is decided, `shelf` where copies lie; `sim` tries both against everything that can go wrong.
+
+mod judge;
+mod shelf;
+#[cfg(test)]
+mod sim;
 
 use std::collections::BTreeMap;
 
@@ -14,21 +21,23 @@ use serde::de::DeserializeOwned;
 use tranship_api::record::{Authority, Proof, Step, VERSION};
 use tranship_api::{LABEL_ID, LABEL_MIGRATION, ObjectRef, Record, Side};
 
+use self::judge::{Verdict, Version, judge, judge_mirror};
+pub use self::shelf::Shelf;
 use crate::{Cluster, Error};
 
 /// Keys of the ConfigMap.
 const RECORD: &str = "record";
 const AUTHORITY: &str = "authority";
 
-/// How often a write is tried again when somebody touched the object without taking over.
+/// How often a write is tried that is not answered, or that meets somebody who changes what does not matter to it.
 const TRIES_MAX: u32 = 5;
 
 /// The record and its two copies.
 #[derive(Clone)]
-pub struct Ledger {
+pub struct Ledger<S = Cluster> {
     /// What is known. Changes count once [`Ledger::save`] has returned.
     pub record: Record,
-    clusters: [Cluster; 2],
+    clusters: [S; 2],
     copies: [Copy; 2],
 }
 
@@ -36,11 +45,26 @@ pub struct Ledger {
 #[derive(Clone)]
 enum Copy {
     /// It is there.
-    There { map: Box<ConfigMap>, authority: Authority },
+    There(Box<There>),
     /// The cluster answers, and has none.
     Absent,
     /// The cluster does not answer, or forbids it.
     Unknown { why: String },
+}
+
+#[derive(Clone)]
+struct There {
+    record: Record,
+    authority: Authority,
+    uid: Option<String>,
+    /// The object's, for the next write over it.
+    version: Option<String>,
+}
+
+impl There {
+    fn seen(&self) -> Version<'_> {
+        Version { record: &self.record, authority: &self.authority }
+    }
 }
 
 /// The name of the ConfigMap.
@@ -48,18 +72,27 @@ pub fn map_name(migration: &str) -> String {
     format!("tranship-{migration}")
 }
 
-impl Ledger {
+impl<S: Shelf> Ledger<S> {
     /// Writes the record of a new migration into both clusters; refused if one of that name is there.
-    pub async fn create(clusters: [Cluster; 2], record: Record) -> Result<Self, Error> {
+    pub async fn create(clusters: [S; 2], record: Record) -> Result<Self, Error> {
         let mut ledger = Self { record, clusters, copies: [Copy::Absent, Copy::Absent] };
+        let (name, record) = (map_name(&ledger.record.migration.metadata.name), &ledger.record);
+        if record.clusters[0] == record.clusters[1]
+            && record.namespace(Side::Source) == record.namespace(Side::Destination)
+        {
+            return Err(Error::refused(
+                "TS-K916",
+                format!("source and destination would be the same namespace, {}", record.namespace(Side::Source)),
+                "give the destination another one with -n NAMESPACE:NEW",
+            ));
+        }
         for side in Side::ALL {
-            let (namespace, name) = (ledger.record.namespace(side), map_name(&ledger.record.migration.metadata.name));
-            if ledger.cluster(side).find::<ConfigMap>(namespace, &name).await?.is_some() {
+            let namespace = ledger.record.namespace(side);
+            if ledger.cluster(side).look(namespace, &name).await?.is_some() {
                 return Err(Error::refused(
                     "TS-K910",
                     format!(
-                        "there is a migration {:?} already: ConfigMap {namespace}/{name} in the {side} cluster",
-                        ledger.record.migration.metadata.name
+                        "there is a migration of this name already: ConfigMap {namespace}/{name} in the {side} cluster"
                     ),
                     "choose another name, or end that one with `tranship finish`",
                 ));
@@ -72,23 +105,28 @@ impl Ledger {
     }
 
     /// Reads both copies; one of the clusters may be lost.
-    pub async fn load(clusters: [Cluster; 2], namespaces: [&str; 2], migration: &str) -> Result<Self, Error> {
+    pub async fn load(clusters: [S; 2], namespaces: [&str; 2], migration: &str) -> Result<Self, Error> {
         let name = map_name(migration);
         let (source, destination) =
             tokio::join!(look(&clusters[0], namespaces[0], &name), look(&clusters[1], namespaces[1], &name));
-        let (source, destination) = (source?, destination?);
-        let records = [&source, &destination].map(|(_, record)| record.clone());
-        // Ties go to the source's, from which the other was copied.
-        let record = records.into_iter().rev().flatten().max_by_key(|record| record.revision);
-        let Some(record) = record else {
-            return match (source.0, destination.0) {
-                (Copy::Unknown { why }, _) => Err(unknown(Side::Source, &why)),
-                (_, Copy::Unknown { why }) => Err(unknown(Side::Destination, &why)),
-                _ => Err(Error::Missing {
-                    side: Side::Source,
-                    object: ObjectRef::named("v1", "ConfigMap", Some(namespaces[0]), &name),
-                }),
-            };
+        let copies = [source?, destination?];
+        let record = match &copies {
+            [Copy::There(source), Copy::There(destination)] => {
+                let says = [Some(&source.authority), Some(&destination.authority)];
+                if source.record.id != destination.record.id {
+                    return Err(Error::refused(
+                        "TS-K913",
+                        format!("the clusters have records of different migrations of the name {migration:?}"),
+                        "remove the one that is left over, and run `tranship cleanup` there",
+                    ));
+                }
+                if judge::lead(says) == Some(Side::Destination) { &destination.record } else { &source.record }
+            }
+            // It may be behind. What leads is asked for before anything is changed.
+            [Copy::There(only), _] | [_, Copy::There(only)] => &only.record,
+            [Copy::Unknown { why }, _] => return Err(unknown(Side::Source, why)),
+            [_, Copy::Unknown { why }] => return Err(unknown(Side::Destination, why)),
+            [Copy::Absent, Copy::Absent] => return Err(missing(Side::Source, namespaces[0], &name)),
         };
         if record.version != VERSION {
             return Err(Error::refused(
@@ -97,24 +135,24 @@ impl Ledger {
                 "use the version of tranship that made it",
             ));
         }
-        Ok(Self { record, clusters, copies: [source.0, destination.0] })
+        Ok(Self { record: record.clone(), clusters, copies })
     }
 
     /// The record as it lies in one cluster; nothing if there is none.
-    pub async fn peek(cluster: &Cluster, namespace: &str, migration: &str) -> Result<Option<Record>, Error> {
-        let map = cluster.find::<ConfigMap>(namespace, &map_name(migration)).await?;
+    pub async fn peek(cluster: &S, namespace: &str, migration: &str) -> Result<Option<Record>, Error> {
+        let map = cluster.look(namespace, &map_name(migration)).await?;
         map.map(|map| read(&map, RECORD)).transpose()
     }
 
     /// The cluster of this side.
-    pub fn cluster(&self, side: Side) -> &Cluster {
+    pub fn cluster(&self, side: Side) -> &S {
         &self.clusters[side as usize]
     }
 
     /// What this side's cluster says of the right to run the application; nothing if it does not answer.
     pub fn authority(&self, side: Side) -> Option<&Authority> {
         match &self.copies[side as usize] {
-            Copy::There { authority, .. } => Some(authority),
+            Copy::There(there) => Some(&there.authority),
             Copy::Absent => Some(&Authority::None),
             Copy::Unknown { .. } => None,
         }
@@ -128,170 +166,267 @@ impl Ledger {
         }
     }
 
-    /// The side whose copy leads.
-    pub fn lead(&self) -> Side {
-        lead(&self.record)
+    /// The side whose copy leads; an error where that cannot be told, and nothing may be changed.
+    pub fn lead(&self) -> Result<Side, Error> {
+        judge::lead(self.says()).ok_or_else(|| {
+            let lost = Side::ALL.into_iter().find_map(|side| Some(unknown(side, self.why_unknown(side)?)));
+            lost.unwrap_or_else(|| not_entitled("neither cluster says that the application is there".to_owned()))
+        })
+    }
+
+    /// Whether this side may start the application: by its own word, and never where the other's is a later one.
+    pub fn may_start(&self, side: Side) -> bool {
+        judge::may_start(self.says(), side)
+    }
+
+    /// Whether this side was left by a commit, as far as its cluster tells.
+    pub fn was_left(&self, side: Side) -> bool {
+        let is_since = |authority: &Authority| matches!(authority, Authority::Authoritative { epoch: 1.., .. });
+        self.authority(side.other()).is_some_and(is_since)
+            || matches!(self.authority(side), Some(Authority::Relinquished { .. }))
+    }
+
+    fn says(&self) -> judge::Says<'_> {
+        Side::ALL.map(|side| self.authority(side))
     }
 
     /// Takes over: a higher epoch, by which every other coordinator loses the right to change anything.
     pub async fn take_over(&mut self, coordinator: &str) -> Result<(), Error> {
-        self.record.epoch += 1;
-        self.record.coordinator = coordinator.to_owned();
+        self.begin_epoch(coordinator);
         self.save().await
+    }
+
+    /// An epoch that neither copy has had.
+    fn begin_epoch(&mut self, coordinator: &str) {
+        let seen = self.copies.iter().filter_map(|copy| match copy {
+            Copy::There(there) => Some(there.record.epoch),
+            _ => None,
+        });
+        self.record.epoch = seen.fold(self.record.epoch, u64::max) + 1;
+        self.record.coordinator = coordinator.to_owned();
+    }
+
+    /// An error if the migration is not this coordinator's any more: somebody has taken over, or has ended it. To be asked
+    /// right before something that must not happen then.
+    pub async fn confirm(&self) -> Result<(), Error> {
+        let lead = self.lead()?;
+        let (namespace, name) = (self.record.namespace(lead), map_name(&self.record.migration.metadata.name));
+        match (look(self.cluster(lead), namespace, &name).await?, &self.copies[lead as usize]) {
+            (Copy::Unknown { why }, _) => Err(unknown(lead, &why)),
+            (Copy::There(found), Copy::There(known)) => {
+                let ours = (self.record.epoch, &self.record.coordinator, &known.authority);
+                if (found.record.epoch, &found.record.coordinator, &found.authority) != ours {
+                    return Err(superseded(&found.record));
+                }
+                Ok(())
+            }
+            _ => Err(missing(lead, namespace, &name)),
+        }
     }
 
     /// Makes what was changed in the record durable: in the leading copy for certain, in the other if it can be reached.
     ///
     /// An error means that it is not known whether the leading copy was written, or that somebody has taken over.
     pub async fn save(&mut self) -> Result<(), Error> {
-        let lead = self.lead();
+        let lead = self.lead()?;
         self.record.revision += 1;
         let authority = self.known_authority(lead)?;
         self.write(lead, authority).await?;
-        let follower = lead.other();
-        match self.known_authority(follower) {
-            Ok(authority) => {
-                if let Err(error) = self.write(follower, authority).await {
-                    if matches!(error, Error::Superseded { .. }) {
-                        return Err(error);
-                    }
-                    tracing::warn!(side = %follower, %error, "the copy of the record is behind");
-                }
+        self.mirror(lead.other()).await
+    }
+
+    /// Lets the other copy follow, if it can be reached; an error only if somebody has taken over.
+    async fn mirror(&mut self, side: Side) -> Result<(), Error> {
+        let written = match self.known_authority(side) {
+            Ok(authority) => self.write_copy(side, authority, true).await,
+            Err(error) => Err(error),
+        };
+        match written {
+            Err(error @ Error::Superseded { .. }) => Err(error),
+            Err(error) => {
+                tracing::warn!(%side, %error, "the copy of the record is behind");
+                Ok(())
             }
-            Err(error) => tracing::warn!(side = %follower, %error, "the copy of the record is behind"),
+            Ok(()) => Ok(()),
         }
-        end_here_if_asked(self.record.step);
-        Ok(())
+    }
+
+    /// Makes it durable in both copies.
+    pub async fn save_both(&mut self) -> Result<(), Error> {
+        self.save().await?;
+        let follower = self.lead()?.other();
+        if matches!(&self.copies[follower as usize], Copy::There(there) if there.record == self.record) {
+            return Ok(());
+        }
+        let authority = self.known_authority(follower)?;
+        self.write(follower, authority).await
     }
 
     /// Changes the limit of what is sent, without taking over: whoever works on the migration follows it.
     pub async fn set_bandwidth(&mut self, bits_per_second: Option<u64>) -> Result<(), Error> {
-        let lead = self.lead();
-        let (cluster, name) = (self.cluster(lead).clone(), map_name(&self.record.migration.metadata.name));
-        let namespace = self.record.namespace(lead).to_owned();
+        let lead = self.lead()?;
+        let (namespace, name) =
+            (self.record.namespace(lead).to_owned(), map_name(&self.record.migration.metadata.name));
         for _ in 0..TRIES_MAX {
-            let (copy, record) = look(&cluster, &namespace, &name).await?;
-            self.copies[lead as usize] = copy;
-            self.record = record.unwrap_or_else(|| self.record.clone());
+            self.copies[lead as usize] = look(self.cluster(lead), &namespace, &name).await?;
+            let Copy::There(there) = &self.copies[lead as usize] else { return Err(missing(lead, &namespace, &name)) };
+            self.record = there.record.clone();
             self.record.migration.spec.link.bits_per_second = bits_per_second;
-            let map = self.map(lead, &self.known_authority(lead)?);
-            match cluster.replace(&namespace, &map).await {
+            let map = self.map(lead, &there.authority);
+            match self.cluster(lead).put(&namespace, &map).await {
                 Err(error) if error.is_conflict() => {}
                 written => return written.map(drop),
             }
         }
-        Err(Error::Late { what: format!("writing the record in the {lead} cluster against others"), seconds: 0 })
+        Err(never_rests(lead))
     }
 
     /// The first write of a commit: the owner gives up, in its own cluster. From here on it starts nothing.
+    ///
+    /// An error leaves open whether it has; then nothing may be started anywhere until that was looked at again.
     pub async fn relinquish(&mut self, proof: Proof, digests: Vec<String>, at: Timestamp) -> Result<(), Error> {
         let (owner, epoch) = (self.record.owner, self.record.epoch);
+        if !self.may_start(owner) {
+            return Err(not_entitled(format!("the {owner} cannot give up what its cluster does not say it has")));
+        }
         self.record.proof = Some(proof);
         self.record.step = Step::Relinquished;
         self.record.happened(at, format!("the {owner} gave up in epoch {epoch}"));
         self.record.revision += 1;
-        self.write(owner, Authority::Relinquished { epoch, digests }).await?;
-        end_here_if_asked(self.record.step);
-        Ok(())
+        self.write(owner, Authority::Relinquished { epoch, digests }).await
     }
 
     /// The second write of a commit: the other side becomes authoritative, with a copy of what the first one wrote.
     pub async fn assume(&mut self, at: Timestamp) -> Result<(), Error> {
         let (owner, heir) = (self.record.owner, self.record.owner.other());
         let relinquished = match self.authority(owner) {
-            Some(given @ Authority::Relinquished { .. }) => given.clone(),
+            Some(given @ Authority::Relinquished { .. }) if self.lead()? == owner => given.clone(),
             _ => {
-                return Err(Error::refused(
-                    "TS-K912",
-                    format!(
-                        "the {owner} cluster does not say that it gave up, and the {heir} may not start without that"
-                    ),
-                    "see that the cluster answers and run the same command again; if it is lost for good, `tranship \
-                     cutover --override-lost-owner`",
-                ));
+                return Err(not_entitled(format!(
+                    "the {owner} cluster does not say that it gave up, and the {heir} may not start without that"
+                )));
             }
         };
-        let epoch = self.record.epoch;
-        self.record.step = Step::Starting;
-        self.record.happened(at, format!("the {heir} is authoritative in epoch {epoch}"));
-        self.record.revision += 1;
-        let authority = Authority::Authoritative { epoch, relinquished: Some(Box::new(relinquished)) };
-        self.write(heir, authority).await?;
-        end_here_if_asked(self.record.step);
+        self.begin_at(heir, Some(Box::new(relinquished)), at, "is authoritative").await?;
         // The old owner's copy follows; what it says of itself stays.
-        if let Ok(authority) = self.known_authority(owner)
-            && let Err(error) = self.write(owner, authority).await
-        {
-            tracing::warn!(side = %owner, %error, "the copy of the record is behind");
-        }
-        Ok(())
+        self.mirror(owner).await
     }
 
     /// The second write of a commit where the first cannot be seen, since the old owner's cluster is lost for good. Only for
-    /// a user who has typed that.
-    pub async fn assume_without_owner(&mut self, at: Timestamp) -> Result<(), Error> {
-        let (owner, heir, epoch) = (self.record.owner, self.record.owner.other(), self.record.epoch);
-        self.record.step = Step::Starting;
-        self.record
-            .happened(at, format!("a user had the {heir} take over in epoch {epoch} without the word of the {owner}"));
-        self.record.revision += 1;
-        self.write(heir, Authority::Authoritative { epoch, relinquished: None }).await
-    }
-
-    /// Whether this side may start the application: only by its own word.
-    pub fn may_start(&self, side: Side) -> bool {
-        matches!(self.authority(side), Some(Authority::Authoritative { .. }))
-    }
-
-    /// Removes both copies; the last write of a migration.
-    pub async fn remove(self) -> Result<(), Error> {
-        let name = map_name(&self.record.migration.metadata.name);
-        // The leading one last: as long as it is there, somebody can go on.
-        for side in [self.lead().other(), self.lead()] {
-            self.cluster(side).delete::<ConfigMap>(self.record.namespace(side), &name, None).await?;
+    /// a user who has typed that, and only where the other side has a proven copy.
+    pub async fn assume_without_owner(&mut self, coordinator: &str, at: Timestamp) -> Result<(), Error> {
+        let (owner, heir) = (self.record.owner, self.record.owner.other());
+        if self.authority(owner).is_some() || !matches!(self.record.step, Step::Proven | Step::Relinquished) {
+            return Err(Error::refused(
+                "TS-K917",
+                format!(
+                    "the {owner} cannot be overridden: its cluster answers, or no proven copy is at the {heir} ({})",
+                    self.record.step.word()
+                ),
+                "bring the old cluster back, and run the command without the override",
+            ));
         }
-        Ok(())
+        self.begin_epoch(coordinator);
+        self.begin_at(heir, None, at, "was told by a user to take over without the word of the other side").await
+    }
+
+    async fn begin_at(
+        &mut self,
+        heir: Side,
+        relinquished: Option<Box<Authority>>,
+        at: Timestamp,
+        what: &str,
+    ) -> Result<(), Error> {
+        let epoch = self.record.epoch;
+        self.record.step = Step::Starting;
+        self.record.happened(at, format!("the {heir} {what} in epoch {epoch}"));
+        self.record.revision += 1;
+        self.write(heir, Authority::Authoritative { epoch, relinquished }).await
     }
 
     fn known_authority(&self, side: Side) -> Result<Authority, Error> {
         match &self.copies[side as usize] {
-            Copy::There { authority, .. } => Ok(authority.clone()),
+            Copy::There(there) => Ok(there.authority.clone()),
             Copy::Absent => Ok(Authority::None),
             Copy::Unknown { why } => Err(unknown(side, why)),
         }
     }
 
-    /// Writes one copy, unless somebody with a higher epoch was there first.
+    /// Writes the copy that counts.
     async fn write(&mut self, side: Side, authority: Authority) -> Result<(), Error> {
-        let cluster = self.cluster(side).clone();
+        self.write_copy(side, authority, false).await?;
+        end_here_if_asked(self.record.step);
+        Ok(())
+    }
+
+    /// Writes one copy, over the version of which it is known and over no other. What is not answered is tried again, since
+    /// the same write twice is one; a copy that only follows is not waited for.
+    async fn write_copy(&mut self, side: Side, authority: Authority, is_mirror: bool) -> Result<(), Error> {
+        if let Copy::Unknown { why } = &self.copies[side as usize] {
+            return Err(unknown(side, why));
+        }
         let namespace = self.record.namespace(side).to_owned();
+        let mut unanswered = None;
         for _ in 0..TRIES_MAX {
             let map = self.map(side, &authority);
-            let written = match &self.copies[side as usize] {
-                Copy::There { .. } => cluster.replace(&namespace, &map).await,
-                _ => cluster.create(&namespace, &map).await,
-            };
-            match written {
+            match self.cluster(side).put(&namespace, &map).await {
                 Ok(map) => {
-                    self.copies[side as usize] = Copy::There { map: Box::new(map), authority };
+                    let (uid, version) = (map.metadata.uid, map.metadata.resource_version);
+                    self.copies[side as usize] =
+                        Copy::There(Box::new(There { record: self.record.clone(), authority, uid, version }));
                     return Ok(());
                 }
                 Err(error) if error.is_conflict() || error.is_not_found() => {
-                    let (copy, record) =
-                        look(&cluster, &namespace, &map_name(&self.record.migration.metadata.name)).await?;
-                    if let Some(record) = record {
-                        if is_ahead(&record, &self.record) {
-                            return Err(Error::Superseded { coordinator: record.coordinator, epoch: record.epoch });
-                        }
-                        // The one thing that others may change meanwhile.
-                        self.record.migration.spec.link.bits_per_second = record.migration.spec.link.bits_per_second;
+                    match self.found(side, &namespace, &authority, is_mirror).await {
+                        Ok(Verdict::Written) => return Ok(()),
+                        Ok(_) => {}
+                        Err(error) if error.is_unanswered() && !is_mirror => unanswered = Some(error),
+                        Err(error) => return Err(error),
                     }
-                    self.copies[side as usize] = copy;
+                }
+                Err(error) if error.is_unanswered() && !is_mirror => {
+                    unanswered = Some(error);
+                    self.cluster(side).pause().await;
                 }
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::Late { what: format!("writing the record in the {side} cluster against others"), seconds: 0 })
+        Err(unanswered.unwrap_or_else(|| never_rests(side)))
+    }
+
+    /// Looks at what is there instead of what was to be written over.
+    async fn found(
+        &mut self,
+        side: Side,
+        namespace: &str,
+        authority: &Authority,
+        is_mirror: bool,
+    ) -> Result<Verdict, Error> {
+        let name = map_name(&self.record.migration.metadata.name);
+        let Some(map) = self.cluster(side).look(namespace, &name).await? else {
+            return Err(missing(side, namespace, &name));
+        };
+        let found = there(&map)?;
+        let basis = match &self.copies[side as usize] {
+            Copy::There(basis) => Some(basis.seen()),
+            _ => None,
+        };
+        let ours = Version { record: &self.record, authority };
+        let judges = if is_mirror { judge_mirror } else { judge };
+        let verdict = judges(found.seen(), basis, ours);
+        match verdict {
+            Verdict::Theirs => return Err(superseded(&found.record)),
+            Verdict::Over => {
+                // The one thing that others may change meanwhile.
+                let limit = |record: &Record| record.migration.spec.link.bits_per_second;
+                if !is_mirror && basis.is_some_and(|basis| limit(basis.record) != limit(&found.record)) {
+                    self.record.migration.spec.link.bits_per_second = limit(&found.record);
+                }
+            }
+            Verdict::Written => {}
+        }
+        self.copies[side as usize] = Copy::There(Box::new(found));
+        Ok(verdict)
     }
 
     fn map(&self, side: Side, authority: &Authority) -> ConfigMap {
@@ -299,7 +434,7 @@ impl Ledger {
         let text = |value: serde_json::Result<String>| value.expect("a record holds nothing that JSON cannot say");
         let labels = [(LABEL_MIGRATION, name.clone()), (LABEL_ID, self.record.id.clone())];
         let resource_version = match &self.copies[side as usize] {
-            Copy::There { map, .. } => map.metadata.resource_version.clone(),
+            Copy::There(there) => there.version.clone(),
             _ => None,
         };
         ConfigMap {
@@ -321,42 +456,61 @@ impl Ledger {
     /// The object in `side`'s cluster, as the owner of what lies beside it.
     pub fn map_uid(&self, side: Side) -> Option<&str> {
         match &self.copies[side as usize] {
-            Copy::There { map, .. } => map.metadata.uid.as_deref(),
+            Copy::There(there) => there.uid.as_deref(),
             _ => None,
         }
     }
 }
 
-/// The side whose copy leads: the owner, until the other has become authoritative.
-fn lead(record: &Record) -> Side {
-    if record.step == Step::Starting { record.owner.other() } else { record.owner }
-}
-
-/// Whether a record was written by somebody who has taken over from whoever holds `ours`.
-fn is_ahead(theirs: &Record, ours: &Record) -> bool {
-    theirs.epoch > ours.epoch || (theirs.epoch == ours.epoch && theirs.coordinator != ours.coordinator)
+impl Ledger {
+    /// Removes both copies; the last write of a migration.
+    pub async fn remove(self) -> Result<(), Error> {
+        let name = map_name(&self.record.migration.metadata.name);
+        let lead = self.lead()?;
+        // The leading one last: as long as it is there, somebody can go on.
+        for side in [lead.other(), lead] {
+            self.cluster(side).delete::<ConfigMap>(self.record.namespace(side), &name, None).await?;
+        }
+        Ok(())
+    }
 }
 
 /// For tests of what a kill leaves: the process ends at once after the step that `TRANSHIP_STOP_AT` names was recorded,
-/// and before it has effect.
+/// and before it has effect or the other copy follows.
 fn end_here_if_asked(step: Step) {
     if std::env::var("TRANSHIP_STOP_AT").is_ok_and(|wanted| wanted == step.word()) {
         std::process::abort();
     }
 }
 
-async fn look(cluster: &Cluster, namespace: &str, name: &str) -> Result<(Copy, Option<Record>), Error> {
-    match cluster.find::<ConfigMap>(namespace, name).await {
-        Ok(None) => Ok((Copy::Absent, None)),
-        Ok(Some(map)) => {
-            let (record, authority) = (read::<Record>(&map, RECORD)?, read::<Authority>(&map, AUTHORITY)?);
-            Ok((Copy::There { map: Box::new(map), authority }, Some(record)))
-        }
-        Err(error @ (Error::Unreachable { .. } | Error::Api { .. })) => {
-            Ok((Copy::Unknown { why: with_cause(&error) }, None))
-        }
+async fn look<S: Shelf>(cluster: &S, namespace: &str, name: &str) -> Result<Copy, Error> {
+    match cluster.look(namespace, name).await {
+        Ok(None) => Ok(Copy::Absent),
+        Ok(Some(map)) => Ok(Copy::There(Box::new(there(&map)?))),
+        Err(error @ (Error::Unreachable { .. } | Error::Api { .. })) => Ok(Copy::Unknown { why: with_cause(&error) }),
         Err(error) => Err(error),
     }
+}
+
+fn there(map: &ConfigMap) -> Result<There, Error> {
+    let (uid, version) = (map.metadata.uid.clone(), map.metadata.resource_version.clone());
+    Ok(There { record: read(map, RECORD)?, authority: read(map, AUTHORITY)?, uid, version })
+}
+
+fn superseded(record: &Record) -> Error {
+    Error::Superseded { coordinator: record.coordinator.clone(), epoch: record.epoch }
+}
+
+fn missing(side: Side, namespace: &str, name: &str) -> Error {
+    Error::Missing { side, object: ObjectRef::named("v1", "ConfigMap", Some(namespace), name) }
+}
+
+fn never_rests(side: Side) -> Error {
+    Error::Late { what: format!("writing the record in the {side} cluster against others"), seconds: 0 }
+}
+
+fn not_entitled(what: String) -> Error {
+    Error::refused("TS-K912", what, "see that both clusters answer, then run the same command again")
 }
 
 fn read<T: DeserializeOwned>(map: &ConfigMap, key: &str) -> Result<T, Error> {
@@ -376,7 +530,8 @@ fn unknown(side: Side, why: &str) -> Error {
     Error::refused(
         "TS-K914",
         format!("what the {side} cluster says of this migration is not known: {why}"),
-        "see that its API server answers and that you may read ConfigMaps there, then run the same command again",
+        "see that its API server answers and that you may read ConfigMaps there, then run the same command again; if it is \
+         lost for good after the proof, `tranship cutover --override-lost-owner`",
     )
 }
 

@@ -12,6 +12,7 @@ mod relay;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::timeout;
 use tranship_api::record::Path;
 use tranship_api::{Record, Side};
 use tranship_proto::control::{Ended, Event, Order, Request, Role, VolumeKind};
@@ -24,7 +25,7 @@ use crate::control::{Agent, PassEvent};
 use crate::ledger::Ledger;
 use crate::watch::{Update, Watch};
 use crate::{Cluster, Error};
-use meeting::Attempt;
+use meeting::{ALONE_MAX, Attempt};
 
 /// Two agents that have a coordinator's ear.
 pub struct Pair {
@@ -92,15 +93,29 @@ impl Pair {
     ) -> Result<Option<Outcome>, Error> {
         let volume = self.volumes()[place];
         let key = volume_key(volume);
-        if let Some(running) = self.from.state_of(&key).filter(|state| state.is_running && state.role == Role::Source) {
-            watch.note(format!(
-                "{}: a pass is under way already",
-                record.volumes[volume].claim(self.plan.from.side).name
-            ));
-            let began = Timestamp::now();
-            let ended = self.follow(volume, self.from.follow(&running.pass), watch).await?;
-            if wanted.final_level.is_none() {
-                return Ok(Some(Outcome::of(record, volume, began, &ended, None, wanted)));
+        let [read, written] = [&self.from, &self.to].map(|agent| agent.running(&key));
+        match (read, written) {
+            (Some(read), Some(written)) if read.pass == written.pass && read.role == Role::Source => {
+                watch.note(format!(
+                    "{}: a pass is under way already",
+                    record.volumes[volume].claim(self.plan.from.side).name
+                ));
+                let began = Timestamp::now();
+                let ended = self.follow(volume, self.from.follow(&read.pass), watch).await?;
+                if timeout(ALONE_MAX, self.to.until_over(&read.pass)).await.is_err() {
+                    self.to.end(&read.pass).await?;
+                }
+                if wanted.final_level.is_none() {
+                    return Ok(Some(Outcome::of(record, volume, began, &ended, None, wanted)));
+                }
+            }
+            // Half of a pass waits for a peer that does not come.
+            (read, written) => {
+                for (agent, state) in [(&self.from, read), (&self.to, written)] {
+                    if let Some(state) = state {
+                        agent.end(&state.pass).await?;
+                    }
+                }
             }
         }
         let mut last = None;

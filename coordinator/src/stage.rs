@@ -32,6 +32,8 @@ impl Pairs {
     /// Makes what is missing at the destination, looks where the volumes are used, and brings up a pair for each node.
     pub async fn bring_up(ledger: &mut Ledger, watch: &Watch) -> Result<Self, Error> {
         let from = ledger.record.owner;
+        // Whoever repeats stages may have been overtaken long ago: by then the other side's volumes can be in use.
+        ledger.confirm().await?;
         ensure_claims(ledger).await?;
         let usages = usages(ledger, from).await?;
         let exclusive = (0..usages.len()).filter(|&volume| usages[volume].is_exclusive).collect();
@@ -43,6 +45,8 @@ impl Pairs {
 
     /// Runs a pass over each volume, and records how each went. Passes that failed are in the outcomes.
     pub async fn run(&self, ledger: &mut Ledger, wanted: &Wanted, watch: &Watch) -> Result<Vec<Outcome>, Error> {
+        // Agents that were made anew know of no epoch.
+        ledger.confirm().await?;
         let share = |pairs: usize| wanted.bits_per_second.map(|bits| bits / pairs.max(1) as u64);
         self.pairs.iter().for_each(|pair| pair.limit(share(self.pairs.len())));
         let record = ledger.record.clone();
@@ -76,7 +80,8 @@ impl Pairs {
     /// Has the agents follow a limit that somebody changes in the record while passes run.
     async fn follow_bandwidth(&self, ledger: &Ledger) -> Infallible {
         let record = &ledger.record;
-        let (cluster, name) = (ledger.cluster(ledger.lead()), &record.migration.metadata.name);
+        let lead = ledger.lead().unwrap_or(record.owner);
+        let (cluster, name) = (ledger.cluster(lead), &record.migration.metadata.name);
         let mut known = record.migration.spec.link.bits_per_second;
         loop {
             sleep(BANDWIDTH_LOOK).await;

@@ -142,7 +142,7 @@ fn record(migration: &Migration, report: &Report, volumes: Vec<VolumeRecord>) ->
         volumes,
         owner: Side::Source,
         step: Step::Staging,
-        stopped_at: None,
+        timeline: Default::default(),
         changes: Vec::new(),
         changes_there: Vec::new(),
         brought: Vec::new(),

@@ -120,6 +120,8 @@ pub enum Step {
     Quiescing,
     /// Nobody has the volumes: the last pass runs.
     FinalPass,
+    /// Both sides are proven equal, which both clusters know: the owner is about to give up.
+    Proven,
     /// The owner has given up, in its own cluster; the other may take over, and nobody may start.
     Relinquished,
     /// The new owner is authoritative: the application is being started there.
@@ -141,6 +143,7 @@ impl Step {
             Self::Fencing => "fencing",
             Self::Quiescing => "quiescing",
             Self::FinalPass => "final pass",
+            Self::Proven => "proven",
             Self::Relinquished => "relinquished",
             Self::Starting => "starting",
             Self::Restoring => "restoring",

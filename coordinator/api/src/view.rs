@@ -130,11 +130,11 @@ fn next(record: &Record, sides: &[SideView; 2]) -> Option<String> {
         (Step::Staging, Side::Source) if record.stages.is_empty() => Some(format!("tranship stage {name}")),
         (Step::Staging, Side::Source) => Some(format!("tranship cutover {name}")),
         (Step::Staging, Side::Destination) => Some(format!("tranship finish {name}, or tranship rollback {name}")),
-        (Step::Relinquished, _) if lost => {
+        (Step::Proven | Step::Relinquished, _) if lost => {
             Some(format!("tranship cutover {name}, or with --override-lost-owner if the old cluster is lost for good"))
         }
         (Step::Relinquished | Step::Starting, _) => Some(format!("tranship cutover {name}")),
-        (Step::Fencing | Step::Quiescing | Step::FinalPass | Step::Restoring, _) => {
+        (Step::Fencing | Step::Quiescing | Step::FinalPass | Step::Proven | Step::Restoring, _) => {
             Some(format!("tranship cutover {name} goes on, tranship rollback {name} takes it back"))
         }
     }

@@ -7,6 +7,7 @@ use std::iter;
 use serde_json::{Value, json};
 use thiserror::Error;
 use tranship_agent::report::printable;
+use tranship_api::Side;
 
 use crate::exit::Exit;
 
@@ -71,9 +72,10 @@ impl RunError {
         Self { exit, ..self }
     }
 
-    /// The same, where it comes after the commit: the other side has the application.
-    pub(crate) fn after_the_commit(self) -> Self {
-        Self { exit: Exit::FailedAfterCommit, ..self }
+    /// The same, where this side is authoritative after it.
+    pub(crate) fn with(self, authoritative: Side) -> Self {
+        let exit = if self.exit == Exit::Failed { Exit::failed_with(authoritative) } else { self.exit };
+        Self { exit, ..self }
     }
 
     /// Whether somebody else has taken over.
@@ -126,6 +128,7 @@ impl From<tranship_coordinator::Error> for RunError {
     fn from(error: tranship_coordinator::Error) -> Self {
         use tranship_coordinator::Error as Failure;
         let exit = match &error {
+            failure if failure.code() == "TS-K948" => Exit::Gaps,
             Failure::Refused { .. } | Failure::Kubeconfig { .. } | Failure::Missing { .. } => Exit::Refused,
             _ => Exit::Failed,
         };

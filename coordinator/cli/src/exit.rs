@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use tranship_agent::report::Report;
+use tranship_api::Side;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,14 @@ impl Exit {
     /// The number.
     pub(crate) fn number(self) -> u8 {
         self as u8
+    }
+
+    /// What a failure is that leaves this side authoritative.
+    pub(crate) fn failed_with(authoritative: Side) -> Self {
+        match authoritative {
+            Side::Source => Self::Failed,
+            Side::Destination => Self::FailedAfterCommit,
+        }
     }
 
     /// What a report amounts to: a stage is done when it is committed, a final pass only when it is proven.

@@ -81,8 +81,8 @@ pub(crate) async fn cut_over(args: CutoverArgs, context: Context) -> Result<Exit
         wait_until(at, &context).await?;
         ledger = find::ledger(&args.named).await?;
     }
-    if options.overrides_lost_owner && ledger.authority(ledger.record.owner).is_none() {
-        ledger.record.epoch += 1;
+    if args.override_lost_owner && ledger.authority(ledger.record.owner).is_none() {
+        ledger.assume_without_owner(&me(), jiff::Timestamp::now()).await?;
     } else {
         ledger.take_over(&me()).await?;
     }
@@ -137,13 +137,14 @@ async fn move_to(
     drop(watch);
     screen.finish().await;
     let is_committed = ledger.record.step.is_committed() || ledger.record.owner == heir;
+    let authoritative = if is_committed { heir } else { heir.other() };
     match result {
         Ok(verdict) => {
             status::print_cutover(&ledger, &verdict, context.printer);
-            Ok(if verdict == Verdict::Done { Exit::Done } else { Exit::FailedAfterCommit })
+            Ok(if verdict == Verdict::Done { Exit::Done } else { Exit::failed_with(authoritative) })
         }
-        Err(error) if is_committed => Err(RunError::from(error).after_the_commit()),
-        Err(error) => Err(RunError::from(error)),
+        Err(error) if is_committed => Err(RunError::from(error).after_the_start().with(authoritative)),
+        Err(error) => Err(RunError::from(error).with(authoritative)),
     }
 }
 
@@ -245,7 +246,6 @@ fn options(args: &CutoverArgs, record: &Record) -> Result<cutover::Options, RunE
         start_patience: Some(duration("--start-patience", &args.start_patience)?),
         accepts_weak_fence: args.accept_weak_fence,
         discards_writes: false,
-        overrides_lost_owner: args.override_lost_owner,
     })
 }
 

@@ -13,7 +13,7 @@ use tranship_api::migration::Resources;
 use tranship_api::record::{Act, Brought, ChangeState, Proof, Retained, Step};
 use tranship_api::{ObjectRef, Side};
 
-use super::{Options, PATIENCE, START_PATIENCE, Verdict};
+use super::{Options, PATIENCE, Proven, START_PATIENCE, Verdict};
 use crate::agents::pod_name;
 use crate::fence::{self, Fence};
 use crate::ledger::Ledger;
@@ -92,6 +92,11 @@ fn fence_of(ledger: &Ledger, side: Side, user: String) -> Fence {
     }
 }
 
+/// What the fence around this side's claims is called.
+pub(crate) fn fence_name(ledger: &Ledger, side: Side) -> String {
+    fence_of(ledger, side, String::new()).name()
+}
+
 /// Names of all pods that agents of this side can have.
 fn agents_of(ledger: &Ledger, side: Side) -> Vec<String> {
     (0..AGENTS_MAX).map(|group| pod_name(&ledger.record, side, group)).collect()
@@ -117,7 +122,7 @@ async fn until_open(ledger: &Ledger, side: Side) -> Result<(), Error> {
     let (cluster, fence) = (ledger.cluster(side), fence_of(ledger, side, String::new()));
     let deadline = Instant::now() + FENCE_PATIENCE;
     for claim in &fence.claims {
-        while fence.is_live(cluster, claim).await? && Instant::now() < deadline {
+        while fence.refuses(cluster, claim).await? && Instant::now() < deadline {
             sleep(LOOK).await;
         }
     }
@@ -192,8 +197,8 @@ pub(super) async fn quiesce(ledger: &mut Ledger, options: &Options, watch: &Watc
     ledger.save().await
 }
 
-/// Copies the last changes, proves that both sides are equal, and has the owner give up.
-pub(super) async fn final_pass(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Result<(), Error> {
+/// Copies the last changes and proves that both sides are equal, which both clusters know when this returns.
+pub(super) async fn final_pass(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Result<Proven, Error> {
     let level = ledger.record.migration.spec.cutover.verify.word().to_owned();
     let wanted = Wanted { final_level: Some(level.clone()), bits_per_second: options.bits_per_second, detaches: false };
     nobody_came_back(ledger).await?;
@@ -210,20 +215,20 @@ pub(super) async fn final_pass(ledger: &mut Ledger, options: &Options, watch: &W
     };
     // What was true before the pass has to be true after it.
     nobody_came_back(ledger).await?;
-    ledger.record.timeline.proven = Some(Timestamp::now());
-    let proof = Proof { epoch: ledger.record.epoch, level, volumes: proofs };
-    ledger.relinquish(proof, digests, Timestamp::now()).await?;
     pairs.dismiss();
-    Ok(())
+    ledger.record.timeline.proven = Some(Timestamp::now());
+    ledger.record.step = Step::Proven;
+    // An heir that cannot be told cannot take over either: then it is better to stay.
+    ledger.save_both().await?;
+    Ok(Proven { proof: Proof { epoch: ledger.record.epoch, level, volumes: proofs }, digests })
 }
 
-/// Gives up without a proof: the user has said that what was written here is not wanted.
-pub(super) async fn relinquish_unproven(ledger: &mut Ledger) -> Result<(), Error> {
+/// What is given up without a proof: the user has said that what was written here is not wanted.
+pub(super) async fn give_up_unproven(ledger: &mut Ledger) -> Result<Proven, Error> {
     nobody_came_back(ledger).await?;
     let proof = Proof { epoch: ledger.record.epoch, level: "none".to_owned(), volumes: Vec::new() };
-    let now = Timestamp::now();
-    ledger.record.happened(now, "what was written there is given up, as the user said");
-    ledger.relinquish(proof, Vec::new(), now).await
+    ledger.record.happened(Timestamp::now(), "what was written there is given up, as the user said");
+    Ok(Proven { proof, digests: Vec::new() })
 }
 
 /// An error if somebody has the volumes, on either side.
@@ -269,6 +274,7 @@ pub(super) async fn start(ledger: &mut Ledger, options: &Options, watch: &Watch)
             "see that the cluster answers, then run the same command again",
         ));
     }
+    ledger.confirm().await?;
     ledger.record.timeline.committed.get_or_insert(Timestamp::now());
     watch.step(format!("start: the application begins on the {heir}"));
     end_agents(ledger, heir).await;
@@ -351,12 +357,15 @@ async fn conclude(ledger: &mut Ledger, waiting: &[String]) -> Result<(), Error> 
 /// Undoes a cutover before its commit: what was stopped is started, and the fences are lifted.
 pub(super) async fn take_back(ledger: &mut Ledger, watch: &Watch) -> Result<(), Error> {
     lift(ledger, ledger.record.owner).await?;
+    until_open(ledger, ledger.record.owner).await?;
     undo(ledger, watch, false).await?;
     let other = ledger.record.owner.other();
     // A side that was left by an earlier cutover stays fenced.
-    let was_left = !ledger.record.changes_there.is_empty();
-    if !was_left {
-        lift(ledger, other).await?;
+    if !ledger.was_left(other)
+        && let Err(error) = lift(ledger, other).await
+    {
+        // It holds nobody back: the next cutover takes it over, and `finish` takes it away.
+        watch.note(format!("the fence of the {other} stays for now: {error}"));
     }
     ledger.record.changes.clear();
     Ok(())
@@ -367,13 +376,23 @@ async fn undo(ledger: &mut Ledger, watch: &Watch, there: bool) -> Result<(), Err
     let side = if there { ledger.record.owner.other() } else { ledger.record.owner };
     let cluster = ledger.cluster(side).clone();
     let changes = if there { &mut ledger.record.changes_there } else { &mut ledger.record.changes };
+    let mut failed = None;
     for change in changes.iter_mut().rev() {
-        if let stop::Undone::Kept { by, value } = stop::undo(&cluster, change).await? {
-            watch.note(format!("{} was changed by {by} meanwhile, and stays as it is: {value}", change.object));
+        match stop::undo(&cluster, change).await {
+            Ok(undone) => {
+                if let stop::Undone::Kept { by, value } = undone {
+                    watch.note(format!("{} was changed by {by} meanwhile, and stays as it is: {value}", change.object));
+                }
+                change.state = ChangeState::Undone;
+            }
+            // One that cannot be taken back keeps none of the others.
+            Err(error) => {
+                watch.note(format!("{}: {error}", change.object));
+                failed.get_or_insert(error);
+            }
         }
-        change.state = ChangeState::Undone;
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Ends the agents of a side whose volumes are about to be used: a pod with a volume on another node would keep the

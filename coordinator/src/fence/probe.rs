@@ -40,8 +40,16 @@ pub(super) async fn probe(cluster: &Cluster, fence: &Fence, claim: &str) -> Resu
 /// A refusal counts only if it is by this policy, in this epoch.
 fn read(fence: &Fence, error: &kube::Error) -> Answer {
     let said = error.to_string();
-    let by = format!("ValidatingAdmissionPolicy '{}'", fence.name());
-    if said.contains(&by) && said.contains(&policy::message(fence)) { Answer::Refused } else { Answer::Otherwise(said) }
+    if is_by(fence, &said) && said.contains(&policy::message(fence)) {
+        Answer::Refused
+    } else {
+        Answer::Otherwise(said)
+    }
+}
+
+/// Whether a refusal is by this policy.
+pub(super) fn is_by(fence: &Fence, said: &str) -> bool {
+    said.contains(&format!("ValidatingAdmissionPolicy '{}'", fence.name()))
 }
 
 pub(super) async fn await_live(cluster: &Cluster, fence: &Fence, patience: Duration) -> Result<(), Error> {
@@ -138,6 +146,7 @@ mod tests {
         let name = "tranship-01234567-source";
         assert_eq!(read(&fence(2), &said(name, &policy::message(&fence(2)))), Answer::Refused);
         assert_ne!(read(&fence(2), &said(name, &policy::message(&fence(1)))), Answer::Refused);
+        assert!(is_by(&fence(2), &said(name, &policy::message(&fence(1))).to_string()));
         assert_ne!(read(&fence(2), &said("other", &policy::message(&fence(2)))), Answer::Refused);
     }
 }

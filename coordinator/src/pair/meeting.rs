@@ -1,10 +1,12 @@
 //! How two agents come together for one pass: which of them listens, where the other finds it, and what is tried next.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, sleep_until};
 use tranship_api::migration::{Endpoint, Listen};
 use tranship_api::record::Path;
 use tranship_api::{Record, Side};
@@ -43,6 +45,9 @@ pub(super) fn paths(record: &Record, from: Side) -> Vec<Path> {
     }
     paths
 }
+
+/// How long an agent may take to end a pass after the other has. One that takes the end for a broken link would wait on.
+pub(super) const ALONE_MAX: Duration = Duration::from_secs(30);
 
 /// What a pass says it does until the agents have met.
 const CONNECTING: &str = "connecting";
@@ -114,28 +119,39 @@ impl<'a> Attempt<'a> {
     pub(super) async fn run(mut self, watch: &Watch) -> Result<End, Error> {
         let began = Timestamp::now();
         let pass = format!("{}-v{}-{}", self.record.epoch, self.pair.volumes()[self.place], began.as_nanosecond());
+        let result = self.meet(&pass, began, watch).await;
+        if result.is_err() {
+            // One that is left alone would wait for the other, and keep the next pass out.
+            for listens in [true, false] {
+                self.agent(listens).say(Request::Stop { pass: pass.clone() });
+            }
+        }
+        result
+    }
+
+    async fn meet(&mut self, pass: &str, began: Timestamp, watch: &Watch) -> Result<End, Error> {
         let listen_port = self.pair.plan.from.listen_port(self.place);
         let (listener, dialler) = (self.agent(true), self.agent(false));
-        let mut heard = listener.begin(self.order(&pass, true, Meeting::Listen { port: listen_port }));
+        let mut heard = listener.begin(self.order(pass, true, Meeting::Listen { port: listen_port }));
         let listening = match until_listening(&mut heard, self.path.listen).await? {
             Ok(listening) => listening,
             // It ended before it listened.
-            Err(ended) => return Ok(End::Over { began, ended: Box::new(ended), path: self.path }),
+            Err(ended) => return Ok(End::Over { began, ended: Box::new(ended), path: self.path.clone() }),
         };
         let relay = self.path.is_relayed.then(|| self.relay(&listening, watch));
         let meeting = self.meeting(&listening).await?;
         if let Meeting::Dial { addresses, .. } = &meeting {
             self.path.address = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ");
         }
-        let order = self.order(&pass, false, meeting);
+        let order = self.order(pass, false, meeting);
         let mut dialled = dialler.begin(order);
-        let result = self.both(&pass, &mut heard, &mut dialled, watch).await;
+        let result = self.both(pass, &mut heard, &mut dialled, watch).await;
         if let Some(relay) = relay {
             relay.end().await;
         }
         Ok(match result? {
             Heard::Nobody(ended) => End::Unreachable { began, ended: Box::new(ended) },
-            Heard::All(ended) => End::Over { began, ended: Box::new(ended), path: self.path },
+            Heard::All(ended) => End::Over { began, ended: Box::new(ended), path: self.path.clone() },
             Heard::Enough => End::Left,
         })
     }
@@ -151,10 +167,16 @@ impl<'a> Attempt<'a> {
         let volume = self.pair.volumes()[self.place];
         let mut ends: [Option<Ended>; 2] = [None, None];
         let mut unreachable = None;
+        let mut alone_until: Option<Instant> = None;
         while ends.iter().any(Option::is_none) {
             let (listens, event) = tokio::select! {
                 event = hear(heard, self.path.listen), if ends[0].is_none() => (true, event?),
                 event = hear(dialled, self.path.listen.other()), if ends[1].is_none() => (false, event?),
+                () = sleep_until(alone_until.unwrap_or_else(Instant::now)), if alone_until.is_some() => {
+                    alone_until = None;
+                    self.agent(ends[0].is_none()).say(Request::Stop { pass: pass.to_owned() });
+                    continue;
+                }
             };
             let is_source = self.is_source_listening() == listens;
             match event {
@@ -173,6 +195,7 @@ impl<'a> Attempt<'a> {
                         unreachable = Some(ended.clone());
                     }
                     ends[usize::from(!listens)] = Some(ended);
+                    alone_until = Some(Instant::now() + ALONE_MAX);
                 }
                 _ => {}
             }

@@ -138,7 +138,7 @@ fn read(path: &Path) -> Result<Migration, RunError> {
         false => Box::new(std::fs::File::open(path).map_err(|error| fail(error.into()))?),
     };
     reader.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(|error| fail(error.into()))?;
-    tranship_coordinator::yaml::read(&text).map_err(|error| fail(error.into()))
+    tranship_coordinator::yaml::read(&text).map_err(fail)
 }
 
 #[cfg(test)]
