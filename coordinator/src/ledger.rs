@@ -293,7 +293,9 @@ impl<S: Shelf> Ledger<S> {
 
     /// Writes the copy that counts.
     async fn write(&mut self, side: Side, authority: Authority) -> Result<(), Error> {
-        self.write_copy(side, authority, false).await
+        self.write_copy(side, authority, false).await?;
+        end_here_if_asked(self.record.step);
+        Ok(())
     }
 
     /// Writes one copy, over the version of which it is known and over no other. What is not answered is tried again, since
@@ -409,6 +411,14 @@ impl Ledger {
             self.cluster(side).delete::<ConfigMap>(self.record.namespace(side), &name, None).await?;
         }
         Ok(())
+    }
+}
+
+/// For tests of what a kill leaves: the process ends at once after the step that `TRANSHIP_STOP_AT` names was recorded,
+/// and before it has effect or the other copy follows.
+fn end_here_if_asked(step: Step) {
+    if std::env::var("TRANSHIP_STOP_AT").is_ok_and(|wanted| wanted == step.word()) {
+        std::process::abort();
     }
 }
 

@@ -63,6 +63,7 @@ pub(super) async fn bring_up(ledger: &Ledger, plan: &AgentPlan, watch: &Watch) -
         migration: record.id.clone(),
         epoch: record.epoch,
         coordinator: record.coordinator.clone(),
+        observes: false,
     };
     Agent::greet(cluster, pod, hello).await
 }

@@ -219,7 +219,7 @@ impl Cluster {
 
     /// Takes it down, whatever is there of it.
     pub(crate) fn down(&self, layout: &Layout) -> Result<(), LabError> {
-        self.nodes.iter().for_each(Node::end);
+        self.nodes.iter().for_each(|node| node.end(layout));
         storage::detach_all(layout);
         self.nodes.iter().try_for_each(|node| node.remove(layout))?;
         remove_bridge(self.name);

@@ -9,6 +9,7 @@ mod cluster;
 mod command;
 mod error;
 mod golang;
+mod health;
 mod image;
 mod lane;
 mod layout;
@@ -47,7 +48,8 @@ pub fn clusters(versions: [Version; 2]) -> [Cluster; 2] {
     [Cluster::new("a", 1, 2, versions[0]), Cluster::new("b", 2, 1, versions[1])]
 }
 
-/// Brings up what is not up yet, and waits until every node is ready. `root` is the workspace's folder.
+/// Brings up what is not up yet, and waits until every node is ready. `root` is the workspace's folder. A lab that is half
+/// dead, or another workspace's, is taken down first.
 ///
 /// What is built is kept under `target`; the clusters live in [`Layout::home`] and end with [`down`].
 pub fn up(root: &Path, versions: [Version; 2], say: &(dyn Fn(&str) + Sync)) -> Result<Layout, LabError> {
@@ -57,6 +59,10 @@ pub fn up(root: &Path, versions: [Version; 2], say: &(dyn Fn(&str) + Sync)) -> R
     let products = product::build_all(&layout, Profile::Dev, say)?;
     run(command("cargo", ["build", "--quiet", "--package", "tranship-lab"]).current_dir(root))?;
     let clusters = clusters(versions);
+    if let Some(why) = health::ailment(&layout, &clusters) {
+        say(&format!("a lab from nothing: {why}"));
+        down(root)?;
+    }
     thread::scope(|scope| {
         let bringing = clusters.each_ref().map(|cluster| scope.spawn(|| cluster.up(&layout, &binaries)));
         bringing.into_iter().try_for_each(|one| one.join().expect("no thread of the lab panics"))
@@ -121,4 +127,9 @@ pub fn status(root: &Path) -> Result<String, LabError> {
         text += &cluster.kubectl(&layout, &["get", "nodes", "-o", "wide", "--no-headers"])?;
     }
     Ok(text)
+}
+
+/// The ends of all logs of the lab, for whoever asks why it is not up.
+pub fn tails(root: &Path) -> String {
+    processes::tails(&Layout::new(root))
 }

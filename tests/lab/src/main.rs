@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser};
 use tranship_lab::{
-    LabError, Link, Profile, TRANSHIP, TRANSHIP_VERSION, Version, Weather, down, image, load_as, relay, status, up,
+    LabError, Link, Profile, TRANSHIP, TRANSHIP_VERSION, Version, Weather, down, image, load_as, relay, status, tails,
+    up,
 };
 
 /// Two real clusters on this machine, for tests. Needs root on Debian.
@@ -72,20 +73,28 @@ struct LinkOptions {
 }
 
 fn main() -> ExitCode {
-    match act(&Lab::parse()) {
+    let lab = Lab::parse();
+    match act(&lab) {
         Ok(text) => {
             print!("{text}");
             ExitCode::SUCCESS
         }
         Err(error) => {
+            if matches!(lab, Lab::Up { .. }) {
+                eprint!("{}", tails(root()));
+            }
             eprintln!("{error}");
             ExitCode::FAILURE
         }
     }
 }
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the lab lies in the workspace")
+}
+
 fn act(lab: &Lab) -> Result<String, LabError> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the lab lies in the workspace");
+    let root = root();
     match lab {
         Lab::Up { mixed } => {
             let newer = if *mixed { Version::NEWER } else { Version::OLDER };

@@ -9,7 +9,7 @@ use crate::command::{command, run, sh};
 use crate::image::BUSYBOX;
 use crate::layout::write;
 use crate::network::{Addresses, make_namespace, remove_namespace};
-use crate::processes::{kill, log, start, wait_for};
+use crate::processes::{kill, kill_rooted, log, start, wait_for};
 use crate::{LabError, Layout, READY_MAX};
 
 /// A node of a cluster.
@@ -167,13 +167,15 @@ state = "{state}"
     }
 
     /// Ends everything that runs on the node, in whatever state it is.
-    pub(crate) fn end(&self) {
+    pub(crate) fn end(&self, layout: &Layout) {
         // The kubelet first: it would start again what is stopped.
         kill(&self.name, "kubelet");
         for task in self.ctr(&["tasks", "ls", "--quiet"]).unwrap_or_default().lines() {
             let _ = self.ctr(&["tasks", "kill", "--signal", "SIGKILL", task]);
         }
         kill(&self.name, "");
+        // What a runtime that was killed has left behind.
+        kill_rooted(&layout.home().join(&self.name));
         for process in sh(&format!("ip netns pids lab-{}", self.name)).unwrap_or_default().lines() {
             let _ = sh(&format!("kill -KILL {process}"));
         }

@@ -13,6 +13,9 @@ use crate::{LabError, Layout};
 /// Set for every process of a node, and inherited by what it starts: by this it is found again.
 const MARK: &str = "TRANSHIP_LAB_NODE";
 
+/// Lines of each log that are shown when the lab does not come up.
+const TAIL_LINES: usize = 15;
+
 /// Starts a process in the network of a node. What it says goes to a log beside the node's other files.
 pub(crate) fn start(layout: &Layout, node: &str, name: &str, process: &mut Command) -> Result<(), LabError> {
     // Not `ip netns exec`: that mounts another /sys, in which a kubelet finds no cgroups.
@@ -42,20 +45,57 @@ pub(crate) fn log(layout: &Layout, node: &str, name: &str) -> Result<PathBuf, La
 
 /// Kills all processes of a node whose command line contains `part`.
 pub(crate) fn kill(node: &str, part: &str) {
-    let mark = format!("{MARK}={node}");
-    let Ok(processes) = fs::read_dir("/proc") else { return };
-    for process in processes.flatten().map(|entry| entry.path()) {
-        let has = |file: &str, wanted: &str| {
-            let text = fs::read(process.join(file)).unwrap_or_default();
-            String::from_utf8_lossy(&text).replace('\0', " ").contains(wanted)
-        };
-        if has("environ", &mark)
-            && has("cmdline", part)
-            && let Some(id) = process.file_name().and_then(|name| name.to_str())
-        {
-            let _ = command("kill", ["-KILL", id]).stderr(Stdio::null()).status();
-        }
+    for (id, _) in of_node(node).into_iter().filter(|(_, line)| line.contains(part)) {
+        kill_one(&id);
     }
+}
+
+/// Kills what has a root that lies beneath a folder: containers whose runtime is gone.
+pub(crate) fn kill_rooted(folder: &Path) {
+    let part = format!("={}/", folder.display());
+    let is_root = |line: &str| line.split(' ').nth(4) == Some("/") && line.contains(&part);
+    for process in all().filter(|process| text(process, "mountinfo").lines().any(is_root)) {
+        id(&process).inspect(|id| kill_one(id));
+    }
+}
+
+/// Processes of a node that live, by their numbers, with their command lines.
+pub(crate) fn of_node(node: &str) -> Vec<(String, String)> {
+    let mark = format!("{MARK}={node} ");
+    let is_of_node = |process: &PathBuf| (text(process, "environ") + " ").contains(&mark);
+    // One that has ended and was not waited for has no command line.
+    let told = |process: PathBuf| Some((id(&process)?, text(&process, "cmdline")));
+    all().filter(is_of_node).filter_map(told).filter(|(_, line)| !line.is_empty()).collect()
+}
+
+fn all() -> impl Iterator<Item = PathBuf> {
+    fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| id(path).is_some())
+}
+
+fn id(process: &Path) -> Option<String> {
+    let name = process.file_name()?.to_str()?;
+    name.bytes().all(|byte| byte.is_ascii_digit()).then(|| name.to_owned())
+}
+
+fn text(process: &Path, file: &str) -> String {
+    String::from_utf8_lossy(&fs::read(process.join(file)).unwrap_or_default()).replace('\0', " ")
+}
+
+fn kill_one(id: &str) {
+    let _ = command("kill", ["-KILL", id]).stderr(Stdio::null()).status();
+}
+
+/// The last lines of all logs.
+pub(crate) fn tails(layout: &Layout) -> String {
+    let files = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut logs: Vec<PathBuf> = files(layout.home()).flat_map(|node| files(&node.join("log"))).collect();
+    logs.sort();
+    let tail = |log: &PathBuf| {
+        let told = String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned();
+        let lines: Vec<&str> = told.lines().collect();
+        format!("── {}\n{}\n", log.display(), lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n"))
+    };
+    logs.iter().map(tail).collect()
 }
 
 /// Looks again and again until something is there.

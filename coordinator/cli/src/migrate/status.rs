@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tranship_api::Side;
 use tranship_api::record::{Authority, Record, StageRecord, Timeline};
-use tranship_api::view::{SideView, View};
-use tranship_coordinator::Ledger;
+use tranship_api::view::{Running, SideView, View};
 use tranship_coordinator::cutover::{Verdict, downtime_seconds};
 use tranship_coordinator::pair::Outcome;
+use tranship_coordinator::{Ledger, observe};
 
 use super::args::StatusArgs;
 use super::{Context, find};
@@ -28,7 +28,7 @@ pub(crate) async fn status(args: StatusArgs, context: Context) -> Result<Exit, R
     let mut last = None;
     loop {
         let ledger = find::ledger(&args.named).await?;
-        let view = view(&ledger);
+        let view = view(&ledger, observe::running(&ledger).await);
         if last.as_ref() != Some(&view) {
             context.printer.line(&text(&view));
             context.printer.json(&view);
@@ -45,19 +45,19 @@ pub(crate) async fn status(args: StatusArgs, context: Context) -> Result<Exit, R
 }
 
 /// What is shown of a record.
-pub(super) fn view(ledger: &Ledger) -> View {
+fn view(ledger: &Ledger, running: Vec<Option<Running>>) -> View {
     let sides = Side::ALL.map(|side| SideView {
         context: ledger.cluster(side).context.clone(),
         namespace: ledger.record.namespace(side).to_owned(),
         authority: ledger.authority(side).cloned(),
         unknown: ledger.why_unknown(side).map(str::to_owned),
     });
-    View::new(&ledger.record, sides, downtime_seconds(&ledger.record))
+    View::new(&ledger.record, sides, running, downtime_seconds(&ledger.record))
 }
 
 /// Prints where a migration stands.
 pub(super) fn print(ledger: &Ledger, printer: Printer) {
-    let view = view(ledger);
+    let view = view(ledger, Vec::new());
     printer.line(&text(&view));
     printer.json(&view);
 }
@@ -81,7 +81,7 @@ pub(super) fn print_cutover(ledger: &Ledger, verdict: &Verdict, printer: Printer
             printer.line(&format!("everything is kept; `tranship rollback {name}` brings it back"));
         }
     }
-    printer.json(&view(ledger));
+    printer.json(&view(ledger, Vec::new()));
 }
 
 /// Prints how a pass went.
@@ -154,9 +154,10 @@ fn text(view: &View) -> String {
                 ),
             },
         };
+        let running = volume.running.as_ref().map_or(String::new(), |one| format!("\n{:15}{}", "", running_text(one)));
         let change =
             volume.change_bytes_per_second.map_or(String::new(), |rate| format!(", changes {}", human::rate(rate)));
-        lines.push(format!("  {:<12} {name}: {last}{change}", volume.kind));
+        lines.push(format!("  {:<12} {name}: {last}{change}{running}", volume.kind));
     }
     if let Some(seconds) = view.projected_downtime_seconds {
         lines.push(format!("  projected downtime {}, proof level {}", human::seconds(seconds), view.verify));
@@ -172,6 +173,24 @@ fn text(view: &View) -> String {
     lines.extend(history.map(|happened| format!("  {:.0}  {}", happened.at, happened.what)));
     lines.extend(view.next.iter().map(|next| format!("  next: {next}")));
     lines.join("\n")
+}
+
+fn running_text(running: &Running) -> String {
+    let mut parts = vec![format!("running: {}", running.phase)];
+    match (running.bytes_done, running.bytes_total) {
+        (0, 0) => {}
+        (done, 0) => parts.push(human::bytes(done)),
+        (done, total) => parts.push(format!("{} of {}", human::bytes(done), human::bytes(total))),
+    }
+    if running.entries_total > 1 {
+        let (done, total) = (human::count(running.entries_done), human::count(running.entries_total));
+        parts.push(format!("{done} of {total} entries"));
+    }
+    if running.bytes_per_second >= 1.0 {
+        parts.push(human::rate(running.bytes_per_second));
+    }
+    parts.extend(running.seconds_left.map(|seconds| format!("{} left", human::seconds(seconds))));
+    parts.join(", ")
 }
 
 /// The downtime of a cutover, step by step.

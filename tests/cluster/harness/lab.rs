@@ -1,0 +1,80 @@
+//! The lab that all tests of this process share.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use tranship_lab::{Cluster, Layout, Link, Version, clusters, tails, up};
+
+/// One of the two clusters: the source is `a`, with two nodes, the destination `b`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Source,
+    Destination,
+}
+
+impl Side {
+    /// Its context in the lab's kubeconfig.
+    pub(crate) fn context(self) -> &'static str {
+        match self {
+            Self::Source => "lab-a",
+            Self::Destination => "lab-b",
+        }
+    }
+}
+
+/// The lab.
+pub(crate) struct Lab {
+    pub(crate) layout: Layout,
+    clusters: [Cluster; 2],
+}
+
+/// The lab, which is up, with what this workspace builds on its nodes; as it is, where `TRANSHIP_BINARY` names what is
+/// tested.
+///
+/// # Panics
+/// When it does not come up: with the ends of its logs, and at once for every test but the first.
+pub(crate) fn lab() -> &'static Lab {
+    static LAB: OnceLock<Result<Lab, String>> = OnceLock::new();
+    let made = LAB.get_or_init(|| {
+        let versions = [Version::OLDER; 2];
+        let is_given = std::env::var_os("TRANSHIP_BINARY").is_some();
+        let layout = if is_given { Ok(Layout::new(root())) } else { up(root(), versions, &|line| say(line)) };
+        match layout {
+            Ok(layout) => Ok(Lab { layout, clusters: clusters(versions) }),
+            Err(error) => {
+                say(&tails(root()));
+                Err(error.to_string())
+            }
+        }
+    });
+    made.as_ref().unwrap_or_else(|why| panic!("there is no lab: {why}"))
+}
+
+impl Lab {
+    pub(crate) fn cluster(&self, side: Side) -> &Cluster {
+        &self.clusters[side as usize]
+    }
+
+    /// Where the images of a cluster's volumes lie.
+    pub(crate) fn volumes(&self, side: Side) -> PathBuf {
+        self.layout.home().join(self.cluster(side).name).join("volumes")
+    }
+}
+
+/// The weather between the clusters.
+pub(crate) fn link() -> Link {
+    lab();
+    Link::new(root())
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lie in the workspace")
+}
+
+/// Tells whoever runs the tests.
+pub(crate) fn say(line: &str) {
+    #[expect(clippy::print_stderr, reason = "a test of minutes has to say how far it is")]
+    {
+        eprintln!("{line}");
+    }
+}

@@ -1,0 +1,115 @@
+//! The lab's writers as applications, and somebody outside the cluster who notes what they acknowledge.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use serde_json::{Value, json};
+
+use super::place::Place;
+use super::wait::until;
+
+/// A StatefulSet whose pods each write to a claim of their own: `data-NAME-0` and so on. A pod that begins checks all
+/// that it finds, and ends if anything is not as it must be.
+pub(crate) struct Writer {
+    pub(crate) name: &'static str,
+    pub(crate) replicas: usize,
+    pub(crate) class: &'static str,
+    pub(crate) is_block: bool,
+}
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self { name: "writer", replicas: 1, class: "xfs", is_block: false }
+    }
+}
+
+impl Writer {
+    /// Labels of its pods.
+    pub(crate) fn labels(&self) -> String {
+        format!("app={}", self.name)
+    }
+
+    /// Makes it, and waits until it writes.
+    pub(crate) fn start(&self, place: &Place) {
+        place.make(&[self.object()]);
+        place.await_ready(&self.labels(), self.replicas);
+    }
+
+    fn object(&self) -> Value {
+        let (kind, mode) = if self.is_block { ("blocks", "Block") } else { ("files", "Filesystem") };
+        let volume = if self.is_block { "/dev/data" } else { "/data" };
+        let mut container = json!({
+            "name": "writer", "image": tranship_lab::WRITER, "imagePullPolicy": "IfNotPresent",
+            "args": [kind, "write", volume, "--rate", "50"],
+        });
+        if self.is_block {
+            container["volumeDevices"] = json!([{"name": "data", "devicePath": volume}]);
+        } else {
+            container["volumeMounts"] = json!([{"name": "data", "mountPath": volume}]);
+        }
+        let labels = json!({"app": self.name});
+        json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": self.name}, "spec": {
+            "replicas": self.replicas, "serviceName": self.name, "podManagementPolicy": "Parallel",
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {
+                "terminationGracePeriodSeconds": 20,
+                "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000},
+                "containers": [container]}},
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {
+                "accessModes": ["ReadWriteOnce"], "storageClassName": self.class, "volumeMode": mode,
+                "resources": {"requests": {"storage": "512Mi"}}}}]}})
+    }
+}
+
+/// Notes what one pod acknowledges, until that pod ends.
+pub(crate) struct Follower {
+    pod: String,
+    child: Child,
+    acts: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Follower {
+    /// Follows a pod from its beginning.
+    pub(crate) fn start(place: &Place, pod: &str) -> Self {
+        let mut command = place.command(&["logs", "--follow", pod]);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("kubectl runs");
+        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let acts = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&acts);
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let act = serde_json::from_str::<Value>(&line).ok().and_then(|line| line["acknowledged"].as_u64());
+                noted.lock().unwrap_or_else(PoisonError::into_inner).extend(act);
+            }
+        });
+        Self { pod: pod.to_owned(), child, acts }
+    }
+
+    /// The last act that was acknowledged.
+    pub(crate) fn last(&self) -> u64 {
+        self.acts.lock().unwrap_or_else(PoisonError::into_inner).last().copied().unwrap_or_default()
+    }
+
+    /// Waits until so many more acts are acknowledged.
+    pub(crate) fn await_more(&self, acts: u64) {
+        let wanted = self.last() + acts;
+        until(&format!("act {wanted} of {}", self.pod), || (self.last() >= wanted).then_some(()));
+    }
+
+    /// Waits for the first act, which has to go on from what was acknowledged elsewhere.
+    pub(crate) fn goes_on_after(&self, acknowledged: u64) {
+        let first = || self.acts.lock().unwrap_or_else(PoisonError::into_inner).first().copied();
+        let first = until(&format!("the first act of {}", self.pod), first);
+        assert!(first > acknowledged, "{}: act {acknowledged} was acknowledged, and {first} came next", self.pod);
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        // It ended with the pod, if that has.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,71 @@
+//! Applications and volumes of all kinds: each goes on at the destination where it was stopped at the source.
+
+use crate::harness::Side::{Destination, Source};
+use crate::harness::{Follower, Machine, Place, Space, Volume, Witness, Writer, changes, in_space, in_spaces};
+
+/// Moves a writer; every one of its pods goes on after what it has acknowledged. `create` has more words.
+fn moves(space: &Space, writer: &Writer, create: &[&str]) {
+    let (machine, name) = (Machine::new(), space.name.as_str());
+    writer.start(&space.source);
+    let witness = Witness::start(space, &writer.labels());
+    let follow = |place: &Place| -> Vec<Follower> {
+        (0..writer.replicas).map(|n| Follower::start(place, &format!("{}-{n}", writer.name))).collect()
+    };
+    let here = follow(&space.source);
+    here.iter().for_each(|follower| follower.await_more(50));
+    machine.create(space, create);
+    machine.run(&["stage", name]);
+    machine.run(&["cutover", name]);
+    let there = follow(&space.destination);
+    for (here, there) in here.iter().zip(&there) {
+        there.goes_on_after(here.last());
+        there.await_more(50);
+    }
+    witness.swears();
+    machine.run(&["finish", name, "--lift-fence"]);
+    space.holds_nothing_of_ours();
+}
+
+#[test]
+fn every_replica_of_a_statefulset_over_two_nodes_goes_on() {
+    in_space("replicas", |space| {
+        let writer = Writer { replicas: 3, ..Writer::default() };
+        moves(space, &writer, &[]);
+    });
+}
+
+#[test]
+fn the_chain_of_a_writer_of_blocks_is_not_broken() {
+    in_space("blocks", |space| moves(space, &Writer { is_block: true, class: "ext4", ..Writer::default() }, &[]));
+}
+
+#[test]
+fn an_application_goes_on_in_a_namespace_of_another_name() {
+    in_spaces("t-renamed", "t-renamed-there", Destination, |space| moves(space, &Writer::default(), &[]));
+}
+
+#[test]
+fn a_storage_class_is_changed_within_one_cluster() {
+    in_spaces("t-class", "t-class-new", Source, |space| {
+        moves(space, &Writer::default(), &["--storage-class", "xfs:ext4"]);
+        let claim = space.destination.get("persistentvolumeclaim", "data-writer-0");
+        assert_eq!(claim["spec"]["storageClassName"], "ext4");
+    });
+}
+
+#[test]
+fn a_stage_changes_nothing_at_the_source() {
+    in_space("untouched", |space| {
+        let (writer, machine, name) = (Writer::default(), Machine::new(), space.name.as_str());
+        writer.start(&space.source);
+        Follower::start(&space.source, "writer-0").await_more(50);
+        space.source.kubectl(&["scale", "statefulset", writer.name, "--replicas", "0"]);
+        space.source.await_gone(&writer.labels());
+        let volume = Volume::of(&space.source, "data-writer-0");
+        let before = volume.tree();
+        machine.create(space, &[]);
+        machine.run(&["stage", name]);
+        assert_eq!(changes(&before, &volume.tree()), [""; 0]);
+        machine.run(&["finish", name]);
+    });
+}
