@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
-use tranship_api::record::{Authority, VERSION};
+use tranship_api::record::{Authority, Step, VERSION};
 use tranship_api::{LABEL_ID, LABEL_MIGRATION, ObjectRef, Record, Side};
 
 use self::judge::{Verdict, Version, judge, judge_mirror};
@@ -262,7 +262,8 @@ impl<S: Shelf> Ledger<S> {
         self.write(follower, authority).await
     }
 
-    /// Changes the limit of what is sent, without taking over: whoever works on the migration follows it.
+    /// Changes the limit of what is sent, without taking over and without a new revision, by which a coordinator at work would
+    /// be overtaken: whoever works on the migration follows it.
     pub async fn set_bandwidth(&mut self, bits_per_second: Option<u64>) -> Result<(), Error> {
         let lead = self.lead()?;
         let (namespace, name) =
@@ -272,8 +273,6 @@ impl<S: Shelf> Ledger<S> {
             let Copy::There(there) = &self.copies[lead as usize] else { return Err(missing(lead, &namespace, &name)) };
             self.record = there.record.clone();
             self.record.migration.spec.link.bits_per_second = bits_per_second;
-            // The other copy is behind now, whichever side leads.
-            self.record.revision += 1;
             let map = self.map(lead, &there.authority);
             match self.cluster(lead).put(&namespace, &map).await {
                 Err(error) if error.is_conflict() => {}
