@@ -100,6 +100,12 @@ pub fn selector(record: &Record) -> String {
     format!("{LABEL_ID}={}", record.id)
 }
 
+/// Selects agents, and what belongs to them alone. What was brought for the application has our mark, too: a pod of its
+/// own among it is never ended.
+pub fn agents_selector(record: &Record) -> String {
+    format!("{},{LABEL_AGENT}", selector(record))
+}
+
 impl AgentPlan {
     /// The pod. `owner` is the record's object in this cluster; `secret_hash` is that of the control secret.
     pub fn pod(&self, record: &Record, owner: &OwnerReference, secret_hash: &str) -> Pod {
@@ -149,8 +155,11 @@ impl AgentPlan {
         }
         let metadata = ObjectMeta {
             name: Some(preparation_name(record, self.side, self.group)),
-            // Not those of an agent: nothing is led to this pod.
-            labels: Some(labels(record)),
+            // Found like an agent's pod, but nothing is led to it.
+            labels: agent.metadata.labels.map(|mut labels| {
+                labels.insert(LABEL_AGENT.to_owned(), format!("{}-{}-init", self.side, self.group));
+                labels
+            }),
             ..agent.metadata
         };
         Some(Pod { metadata, spec: Some(spec), status: None })

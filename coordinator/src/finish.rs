@@ -67,7 +67,7 @@ pub async fn finish(ledger: Ledger, options: Options, watch: &Watch) -> Result<(
 /// Removes agents and what belongs to them.
 async fn remove_helpers(cluster: &Cluster, namespace: &str, record: &Record) -> Result<(), Error> {
     let selector = selector(record);
-    remove_all::<Pod>(cluster, namespace, &selector).await?;
+    remove_all::<Pod>(cluster, namespace, &format!("{selector},tranship.io/agent")).await?;
     remove_all::<Secret>(cluster, namespace, &format!("{selector},tranship.io/agent")).await?;
     remove_all::<Service>(cluster, namespace, &format!("{selector},tranship.io/agent")).await?;
     remove_all::<NetworkPolicy>(cluster, namespace, &format!("{selector},tranship.io/agent")).await?;

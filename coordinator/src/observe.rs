@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use tranship_api::view::Running;
 use tranship_proto::control::{Hello, Progress, Secret as ControlSecret, VERSION};
 
-use crate::agents::{selector, volume_key};
+use crate::agents::{agents_selector, volume_key};
 use crate::control::{PodRef, glance};
 use crate::ledger::Ledger;
 
@@ -23,7 +23,7 @@ pub async fn running(ledger: &Ledger) -> Vec<Option<Running>> {
         return running;
     }
     let (cluster, namespace) = (ledger.cluster(owner), ledger.record.namespace(owner));
-    let pods = cluster.list::<Pod>(namespace, &selector(&ledger.record)).await.unwrap_or_default();
+    let pods = cluster.list::<Pod>(namespace, &agents_selector(&ledger.record)).await.unwrap_or_default();
     let is_running = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
     let names = pods.into_iter().filter(is_running).filter_map(|pod| pod.metadata.name);
     for progress in join_all(names.map(|name| heard(ledger, name))).await.into_iter().flatten() {

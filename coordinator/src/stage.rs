@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tranship_api::record::StageRecord;
 use tranship_api::{Record, Side};
 
-use crate::agents::{pod_name, selector, state_claim_name};
+use crate::agents::{agents_selector, pod_name, state_claim_name};
 use crate::cutover::steps::agents_of;
 use crate::ledger::Ledger;
 use crate::pair::{Outcome, Pair, PairPlan, Wanted};
@@ -145,7 +145,7 @@ pub async fn cancel(ledger: &Ledger, watch: &Watch) -> Result<usize, Error> {
     let mut told = 0;
     for side in Side::ALL {
         let (cluster, namespace) = (ledger.cluster(side), ledger.record.namespace(side));
-        for pod in cluster.list::<Pod>(namespace, &selector(&ledger.record)).await? {
+        for pod in cluster.list::<Pod>(namespace, &agents_selector(&ledger.record)).await? {
             let is_running = is_running(&pod);
             let Some(name) = pod.metadata.name.filter(|_| is_running) else { continue };
             watch.note(format!("{side}: pod {namespace}/{name} ends its passes"));
@@ -166,7 +166,7 @@ pub async fn usages(ledger: &Ledger, side: Side) -> Result<Vec<Usage>, Error> {
 
 /// Pods of this migration on both sides.
 async fn agents(ledger: &Ledger) -> Result<[Vec<Pod>; 2], Error> {
-    let selector = selector(&ledger.record);
+    let selector = agents_selector(&ledger.record);
     let of = |side: Side| ledger.cluster(side).list::<Pod>(ledger.record.namespace(side), &selector);
     let (source, destination) = tokio::try_join!(of(Side::Source), of(Side::Destination))?;
     Ok([source, destination])

@@ -427,7 +427,7 @@ async fn undo(ledger: &mut Ledger, watch: &Watch, there: bool) -> Result<(), Err
 /// application from it. They end by themselves, too.
 async fn end_agents(ledger: &Ledger, side: Side) {
     let (cluster, namespace) = (ledger.cluster(side), ledger.record.namespace(side));
-    let selector = crate::agents::selector(&ledger.record);
+    let selector = crate::agents::agents_selector(&ledger.record);
     let pods = cluster.list::<k8s_openapi::api::core::v1::Pod>(namespace, &selector).await.unwrap_or_default();
     for name in pods.into_iter().filter_map(|pod| pod.metadata.name) {
         if let Err(error) = cluster.delete::<k8s_openapi::api::core::v1::Pod>(namespace, &name, None).await {
