@@ -41,6 +41,12 @@ pub const IDLE: &str = "60s";
 const STATE_BYTES_MIN: u64 = 512 << 20;
 const STATE_SHARE: u64 = 400;
 
+/// User and group of an agent beside a volume of which nobody says whose it is.
+const NOBODY: i64 = 65_532;
+
+/// How the volumes of a pod are called in which an agent remembers.
+const STATE_VOLUME: &str = "state-";
+
 /// The capabilities by which root reads and writes files of any owner, all of them within the baseline.
 const OWNER_CAPABILITIES: [&str; 6] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"];
 
@@ -69,6 +75,11 @@ pub fn volume_key(index: usize) -> String {
 /// The name of an agent's pod, and of what belongs to it alone.
 pub fn pod_name(record: &Record, side: Side, group: usize) -> String {
     format!("tranship-{}-{side}-{group}", record.migration.metadata.name)
+}
+
+/// The name of the pod that makes an agent's claims ready.
+pub fn preparation_name(record: &Record, side: Side, group: usize) -> String {
+    format!("{}-init", pod_name(record, side, group))
 }
 
 /// The name of the claim in which this side remembers a volume.
@@ -113,6 +124,41 @@ impl AgentPlan {
         };
         self.place(&mut spec);
         Pod { metadata: self.metadata(record, owner), spec: Some(spec), status: None }
+    }
+
+    /// A pod that gives the claims in which this agent remembers to the agent's group, and ends at once; nothing where the
+    /// agent can write there without.
+    ///
+    /// A fresh file system belongs to root. An `fsGroup` would change that, but is one for all volumes of a pod, and would
+    /// change the owners of a volume that is in use, too: so it is asked for by a pod that mounts these claims alone.
+    pub fn preparation(&self, record: &Record, owner: &OwnerReference) -> Option<Pod> {
+        if self.role != Role::Source || self.is_root(record) {
+            return None;
+        }
+        let agent = self.pod(record, owner, "");
+        let mut spec = agent.spec?;
+        let is_state = |name: &str| name.starts_with(STATE_VOLUME);
+        spec.volumes.iter_mut().for_each(|volumes| volumes.retain(|volume| is_state(&volume.name)));
+        for container in &mut spec.containers {
+            container.args = Some(vec!["--version".to_owned()]);
+            (container.ports, container.volume_devices) = (None, None);
+            container.volume_mounts.iter_mut().for_each(|mounts| mounts.retain(|mount| is_state(&mount.name)));
+        }
+        if let Some(security) = &mut spec.security_context {
+            security.fs_group = Some(self.state_group());
+        }
+        let metadata = ObjectMeta {
+            name: Some(preparation_name(record, self.side, self.group)),
+            // Not those of an agent: nothing is led to this pod.
+            labels: Some(labels(record)),
+            ..agent.metadata
+        };
+        Some(Pod { metadata, spec: Some(spec), status: None })
+    }
+
+    /// The group to which the claims belong in which this agent remembers, where it is not root.
+    pub fn state_group(&self) -> i64 {
+        self.traits.fs_group.or(self.traits.run_as_group).unwrap_or(NOBODY)
     }
 
     /// The control secret, for the pod alone.
@@ -276,7 +322,7 @@ impl AgentPlan {
                 let name = format!("data-{key}");
                 mounts.push(VolumeMount { name, mount_path: path, read_only, ..VolumeMount::default() });
             }
-            let (name, mount_path) = (format!("state-{key}"), format!("/state/{key}"));
+            let (name, mount_path) = (format!("{STATE_VOLUME}{key}"), format!("/state/{key}"));
             mounts.push(VolumeMount { name, mount_path, ..VolumeMount::default() });
         }
         mounts.push(VolumeMount {
@@ -303,7 +349,7 @@ impl AgentPlan {
             let name = record.volumes[volume].claim(self.side).name.clone();
             // For a device this is all that keeps an agent from writing: the kubelet gives the container no right to.
             volumes.push(claim(format!("data-{key}"), name, self.role == Role::Source));
-            volumes.push(claim(format!("state-{key}"), state_claim_name(record, volume), false));
+            volumes.push(claim(format!("{STATE_VOLUME}{key}"), state_claim_name(record, volume), false));
         }
         volumes.push(Volume {
             name: "control".to_owned(),
@@ -334,14 +380,15 @@ impl AgentPlan {
             (security.run_as_user, security.run_as_group) = (Some(0), Some(0));
         } else {
             security.run_as_non_root = Some(true);
-            security.run_as_user = Some(traits.run_as_user.unwrap_or(65_532));
+            security.run_as_user = Some(traits.run_as_user.unwrap_or(NOBODY));
             security.run_as_group = traits.run_as_group;
-            let groups = traits.supplemental_groups.iter().chain(&traits.fs_group).copied().collect::<Vec<_>>();
-            security.supplemental_groups = (!groups.is_empty()).then_some(groups);
+            let mut groups: Vec<i64> = traits.supplemental_groups.clone();
+            groups.extend([self.state_group()].iter().filter(|group| !traits.supplemental_groups.contains(group)));
+            security.supplemental_groups = Some(groups);
             // Only on claims that we made, and of those only while their root does not belong to the group yet.
             if self.role == Role::Destination && self.side == Side::Destination {
-                security.fs_group = traits.fs_group.or(traits.run_as_group);
-                security.fs_group_change_policy = security.fs_group.map(|_| "OnRootMismatch".to_owned());
+                security.fs_group = Some(self.state_group());
+                security.fs_group_change_policy = Some("OnRootMismatch".to_owned());
             }
         }
         security
@@ -423,3 +470,6 @@ pub fn state_claim(
 pub fn secret_hash(secret: &str) -> String {
     blake3::hash(secret.as_bytes()).to_hex().to_string()
 }
+
+#[cfg(test)]
+mod tests;

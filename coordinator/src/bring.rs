@@ -24,6 +24,7 @@ pub use apply::{apply, conflicts, remove};
 pub use namespace::ensure_namespace;
 pub use plan::plan;
 pub use ready::{Readiness, ready};
+pub(crate) use sanitise::HELD;
 pub use sanitise::{Renames, sanitise};
 pub use start::start;
 pub use unmark::unmark;

@@ -10,9 +10,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tranship_api::Side;
-use tranship_proto::control::{self, Event, Hello, Order, PassState, Request, Welcome};
+use tranship_proto::control::{self, Event, Hello, Order, PassState, Progress, Request, Welcome};
 use tranship_proto::limit::CONTROL_LINE_BYTES_MAX;
 
 use crate::{Cluster, Error};
@@ -359,6 +359,28 @@ async fn hear(reader: &mut (impl AsyncBufReadExt + Unpin), heard: &mut Vec<u8>) 
         return Ok(None);
     }
     control::decode(&std::mem::take(heard)).map(Some).map_err(std::io::Error::other)
+}
+
+/// Listens to an agent for a moment, without taking anybody's place: what it says of itself, and how far each pass is that
+/// runs.
+pub async fn glance(
+    cluster: &Cluster,
+    pod: &PodRef,
+    hello: &Hello,
+    moment: Duration,
+) -> Result<(Welcome, Vec<Progress>), Error> {
+    let (mut line, found) = welcome(cluster, pod, &Hello { observes: true, ..hello.clone() }).await?;
+    let mut seen: HashMap<String, Progress> = HashMap::new();
+    let running = found.passes.iter().filter(|state| state.is_running).count();
+    let deadline = Instant::now() + moment;
+    while seen.len() < running {
+        match timeout_at(deadline, hear(&mut line.reader, &mut line.heard)).await {
+            Ok(Ok(Some(Event::Progress(progress)))) => drop(seen.insert(progress.pass.clone(), progress)),
+            Ok(Ok(Some(_))) => {}
+            Ok(Ok(None) | Err(_)) | Err(_) => break,
+        }
+    }
+    Ok((found, seen.into_values().collect()))
 }
 
 /// A connection to a loopback port of a pod.

@@ -107,11 +107,12 @@ pub async fn restore(ledger: &mut Ledger, watch: &Watch) -> Result<(), Error> {
     watch.step(format!("the application is started again on the {owner}"));
     ledger.record.step = Step::Restoring;
     ledger.save().await?;
-    steps::take_back(ledger, watch).await?;
+    let started = steps::take_back(ledger, watch).await?;
     ledger.record.step = Step::Staging;
     let (now, owner) = (Timestamp::now(), ledger.record.owner);
     ledger.record.happened(now, format!("everything was taken back, and the application runs on the {owner}"));
     ledger.save().await?;
+    steps::await_ready_again(ledger, &started, watch).await;
     watch.show(Update::Downtime(false));
     Ok(())
 }
@@ -124,6 +125,7 @@ async fn prepare(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Resul
         let wanted = Wanted { bits_per_second: options.bits_per_second, ..Wanted::default() };
         downtime::stage_until_it_fits(ledger, &wanted, options.max_downtime, watch).await?;
     }
+    steps::nobody_waits_there(ledger).await?;
     let now = Timestamp::now();
     ledger.record.step = Step::Fencing;
     ledger.record.timeline = Default::default();

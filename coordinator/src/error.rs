@@ -87,7 +87,10 @@ pub enum Error {
         source: Box<Error>,
     },
     /// A cutover failed before its commit, and so did taking it back.
-    #[error("the cutover failed before its commit ({source}), and the application may stand still on the {owner}")]
+    #[error(
+        "the cutover failed before its commit ({source}), so did taking it back ({second}), and the application may stand \
+         still on the {owner}"
+    )]
     Stranded {
         /// Who has the application.
         owner: Side,

@@ -5,8 +5,9 @@
 //! What is not mirrored is each side's [`Authority`], which stands beside the record in the same object, so that a step
 //! of the cutover and what it means for a cluster are one write.
 //!
-//! `judge` is what is decided, `shelf` where copies lie; `sim` tries both against everything that can go wrong.
+//! `judge` is what is decided, `commit` the two writes of a commit, `shelf` where copies lie; `sim` tries both against everything that can go wrong.
 
+mod commit;
 mod judge;
 mod shelf;
 #[cfg(test)]
@@ -14,11 +15,10 @@ mod sim;
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
-use tranship_api::record::{Authority, Proof, Step, VERSION};
+use tranship_api::record::{Authority, Step, VERSION};
 use tranship_api::{LABEL_ID, LABEL_MIGRATION, ObjectRef, Record, Side};
 
 use self::judge::{Verdict, Version, judge, judge_mirror};
@@ -262,7 +262,8 @@ impl<S: Shelf> Ledger<S> {
         self.write(follower, authority).await
     }
 
-    /// Changes the limit of what is sent, without taking over: whoever works on the migration follows it.
+    /// Changes the limit of what is sent, without taking over and without a new revision, by which a coordinator at work would
+    /// be overtaken: whoever works on the migration follows it.
     pub async fn set_bandwidth(&mut self, bits_per_second: Option<u64>) -> Result<(), Error> {
         let lead = self.lead()?;
         let (namespace, name) =
@@ -279,69 +280,6 @@ impl<S: Shelf> Ledger<S> {
             }
         }
         Err(never_rests(lead))
-    }
-
-    /// The first write of a commit: the owner gives up, in its own cluster. From here on it starts nothing.
-    ///
-    /// An error leaves open whether it has; then nothing may be started anywhere until that was looked at again.
-    pub async fn relinquish(&mut self, proof: Proof, digests: Vec<String>, at: Timestamp) -> Result<(), Error> {
-        let (owner, epoch) = (self.record.owner, self.record.epoch);
-        if !self.may_start(owner) {
-            return Err(not_entitled(format!("the {owner} cannot give up what its cluster does not say it has")));
-        }
-        self.record.proof = Some(proof);
-        self.record.step = Step::Relinquished;
-        self.record.happened(at, format!("the {owner} gave up in epoch {epoch}"));
-        self.record.revision += 1;
-        self.write(owner, Authority::Relinquished { epoch, digests }).await
-    }
-
-    /// The second write of a commit: the other side becomes authoritative, with a copy of what the first one wrote.
-    pub async fn assume(&mut self, at: Timestamp) -> Result<(), Error> {
-        let (owner, heir) = (self.record.owner, self.record.owner.other());
-        let relinquished = match self.authority(owner) {
-            Some(given @ Authority::Relinquished { .. }) if self.lead()? == owner => given.clone(),
-            _ => {
-                return Err(not_entitled(format!(
-                    "the {owner} cluster does not say that it gave up, and the {heir} may not start without that"
-                )));
-            }
-        };
-        self.begin_at(heir, Some(Box::new(relinquished)), at, "is authoritative").await?;
-        // The old owner's copy follows; what it says of itself stays.
-        self.mirror(owner).await
-    }
-
-    /// The second write of a commit where the first cannot be seen, since the old owner's cluster is lost for good. Only for
-    /// a user who has typed that, and only where the other side has a proven copy.
-    pub async fn assume_without_owner(&mut self, coordinator: &str, at: Timestamp) -> Result<(), Error> {
-        let (owner, heir) = (self.record.owner, self.record.owner.other());
-        if self.authority(owner).is_some() || !matches!(self.record.step, Step::Proven | Step::Relinquished) {
-            return Err(Error::refused(
-                "TS-K917",
-                format!(
-                    "the {owner} cannot be overridden: its cluster answers, or no proven copy is at the {heir} ({})",
-                    self.record.step.word()
-                ),
-                "bring the old cluster back, and run the command without the override",
-            ));
-        }
-        self.begin_epoch(coordinator);
-        self.begin_at(heir, None, at, "was told by a user to take over without the word of the other side").await
-    }
-
-    async fn begin_at(
-        &mut self,
-        heir: Side,
-        relinquished: Option<Box<Authority>>,
-        at: Timestamp,
-        what: &str,
-    ) -> Result<(), Error> {
-        let epoch = self.record.epoch;
-        self.record.step = Step::Starting;
-        self.record.happened(at, format!("the {heir} {what} in epoch {epoch}"));
-        self.record.revision += 1;
-        self.write(heir, Authority::Authoritative { epoch, relinquished }).await
     }
 
     fn known_authority(&self, side: Side) -> Result<Authority, Error> {
@@ -475,10 +413,10 @@ impl Ledger {
     }
 }
 
-/// For tests of what a kill leaves: the process ends at once after the step that `TRANSHIP_STOP_AT` names was recorded,
+/// For tests of what a kill leaves: a build for them ends at once after the step that `TRANSHIP_STOP_AT` names was recorded,
 /// and before it has effect or the other copy follows.
 fn end_here_if_asked(step: Step) {
-    if std::env::var("TRANSHIP_STOP_AT").is_ok_and(|wanted| wanted == step.word()) {
+    if cfg!(debug_assertions) && std::env::var("TRANSHIP_STOP_AT").is_ok_and(|wanted| wanted == step.word()) {
         std::process::abort();
     }
 }

@@ -13,6 +13,7 @@ pub mod error;
 pub mod fence;
 pub mod finish;
 pub mod ledger;
+pub mod observe;
 pub mod pair;
 pub mod placement;
 pub mod preflight;

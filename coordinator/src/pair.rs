@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 use tranship_api::record::Path;
 use tranship_api::{Record, Side};
-use tranship_proto::control::{Ended, Event, Order, Request, Role, VolumeKind};
+use tranship_proto::control::{Ended, Event, Order, PassState, Request, Role, VolumeKind};
 
 pub use made::PairPlan;
 pub use outcome::{Outcome, is_proof};
@@ -60,8 +60,8 @@ impl Pair {
         &self.plan.from.volumes
     }
 
-    /// Runs one pass over each volume, side by side; there is no outcome of one that is left to the agents. A pass that is under way already, since another coordinator began
-    /// it, is followed to its end, and counts if a stage is wanted.
+    /// Runs one pass over each volume, side by side; there is no outcome of one that is left to the agents. A pass that is
+    /// under way already, since another coordinator began it, is followed to its end, and counts if a stage is wanted.
     pub async fn run(&self, record: &Record, wanted: &Wanted, watch: &Watch) -> Vec<Result<Option<Outcome>, Error>> {
         let passes = (0..self.volumes().len()).map(|place| self.pass(record, place, wanted, watch));
         join_all(passes).await
@@ -84,6 +84,21 @@ impl Pair {
         self.from.welcome.volumes.iter().find(|facts| facts.name == key)
     }
 
+    /// How passes ended of which the record does not know, since nobody was there to hear it.
+    pub fn missed(&self, record: &Record) -> Vec<Outcome> {
+        let is_known = |pass: &str| record.stages.iter().any(|stage| stage.pass == pass);
+        let outcome = |&volume: &usize| {
+            let key = volume_key(volume);
+            let of_volume = |state: &&PassState| state.volume == key && state.role == Role::Source;
+            let mut ended = self.from.welcome.passes.iter().filter(of_volume).filter_map(|state| state.ended.as_ref());
+            let ended = ended.find(|ended| !is_known(&ended.pass))?;
+            let is_final = ended.report.as_ref().is_some_and(|report| report["final"] == true);
+            let wanted = Wanted { final_level: is_final.then(String::new), ..Wanted::default() };
+            Some(Outcome::of(record, volume, began(&ended.pass), ended, None, &wanted))
+        };
+        self.volumes().iter().filter_map(outcome).collect()
+    }
+
     async fn pass(
         &self,
         record: &Record,
@@ -100,7 +115,10 @@ impl Pair {
                     "{}: a pass is under way already",
                     record.volumes[volume].claim(self.plan.from.side).name
                 ));
-                let began = Timestamp::now();
+                if wanted.detaches {
+                    return Ok(None);
+                }
+                let began = began(&read.pass);
                 let ended = self.follow(volume, self.from.follow(&read.pass), watch).await?;
                 if timeout(ALONE_MAX, self.to.until_over(&read.pass)).await.is_err() {
                     self.to.end(&read.pass).await?;
@@ -119,7 +137,10 @@ impl Pair {
             }
         }
         let mut last = None;
-        for path in meeting::paths(record, self.plan.from.side) {
+        let (link, is_final) = (&record.migration.spec.link, wanted.final_level.is_some());
+        // Through the API servers nothing passes without somebody who brings it.
+        let paths = meeting::paths(link, record.path.as_ref(), self.plan.from.side, is_final).into_iter();
+        for path in paths.filter(|path| !(wanted.detaches && path.is_relayed)) {
             let attempt = Attempt::new(self, record, place, path.clone(), wanted);
             match attempt.run(watch).await? {
                 meeting::End::Over { began, ended, path } => {
@@ -136,7 +157,13 @@ impl Pair {
                 }
             }
         }
-        let (began, ended) = last.expect("there is at least one path");
+        let (began, ended) = last.ok_or_else(|| {
+            Error::refused(
+                "TS-K935",
+                "the agents can only meet through the API servers, and a pass cannot be left to them there",
+                "run the stage without --detach, or choose another --endpoint",
+            )
+        })?;
         Ok(Some(Outcome::of(record, volume, began, &ended, None, wanted)))
     }
 
@@ -192,9 +219,32 @@ async fn hear(events: &mut UnboundedReceiver<PassEvent>, side: Side) -> Result<E
     }
 }
 
+/// A name that no pass had before.
+fn pass_name(epoch: u64, volume: usize, began: Timestamp) -> String {
+    format!("{epoch}-{}-{}", volume_key(volume), began.as_nanosecond())
+}
+
+/// When a pass of this name began; now, where it does not tell.
+fn began(pass: &str) -> Timestamp {
+    let nanoseconds = pass.rsplit('-').next().and_then(|text| text.parse().ok());
+    nanoseconds.and_then(|at| Timestamp::from_nanosecond(at).ok()).unwrap_or_else(Timestamp::now)
+}
+
 fn say(path: &Path) -> String {
     match path.is_relayed {
         true => "through the API servers".to_owned(),
         false => format!("to the {} agent", path.listen),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_pass_tells_when_it_began() {
+        let at: Timestamp = "2026-01-01T00:00:00.5Z".parse().expect("it is a time");
+        assert_eq!(began(&pass_name(7, 2, at)), at);
+        assert_ne!(pass_name(7, 2, at), pass_name(7, 1, at));
     }
 }

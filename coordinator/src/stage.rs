@@ -11,10 +11,12 @@ use tokio::time::sleep;
 use tranship_api::record::StageRecord;
 use tranship_api::{Record, Side};
 
-use crate::agents::selector;
+use crate::agents::{pod_name, selector, state_claim_name};
+use crate::cutover::steps::agents_of;
 use crate::ledger::Ledger;
 use crate::pair::{Outcome, Pair, PairPlan, Wanted};
 use crate::placement::{Usage, pairs, usage};
+use crate::quiesce::{Hold, holders};
 use crate::watch::Watch;
 use crate::{Error, claims, workload};
 
@@ -35,11 +37,19 @@ impl Pairs {
         // Whoever repeats stages may have been overtaken long ago: by then the other side's volumes can be in use.
         ledger.confirm().await?;
         ensure_claims(ledger).await?;
-        let usages = usages(ledger, from).await?;
+        let mut usages = usages(ledger, from).await?;
+        let agents = agents(ledger).await?;
+        stay(&mut usages, &ledger.record, &agents[from as usize]);
         let exclusive = (0..usages.len()).filter(|&volume| usages[volume].is_exclusive).collect();
-        let ledger = &*ledger;
-        let pairs = pairs(from, &usages).into_iter().map(|plan: PairPlan| Pair::bring_up(ledger, plan, watch));
-        let pairs = join_all(pairs).await.into_iter().collect::<Result<_, _>>()?;
+        let plans = pairs(from, &usages);
+        dismiss_others(ledger, &plans, &agents).await?;
+        let pairs = plans.into_iter().map(|plan: PairPlan| Pair::bring_up(&*ledger, plan, watch));
+        let pairs: Vec<Pair> = join_all(pairs).await.into_iter().collect::<Result<_, _>>()?;
+        let missed: Vec<Outcome> = pairs.iter().flat_map(|pair| pair.missed(&ledger.record)).collect();
+        if !missed.is_empty() {
+            missed.iter().for_each(|outcome| note(&mut ledger.record, outcome));
+            ledger.save().await?;
+        }
         Ok(Self { pairs, exclusive })
     }
 
@@ -112,6 +122,7 @@ pub async fn stage(ledger: &mut Ledger, wanted: &Wanted, watch: &Watch) -> Resul
             ledger.record.volumes[volume].claim(ledger.record.owner).name
         ));
     }
+    tell_of_others(ledger, watch).await?;
     watch.step("stage");
     pairs.run(ledger, wanted, watch).await
 }
@@ -122,8 +133,11 @@ pub async fn stage(ledger: &mut Ledger, wanted: &Wanted, watch: &Watch) -> Resul
 /// the API servers, since that needs a coordinator.
 pub async fn detach(ledger: &mut Ledger, wanted: &Wanted, watch: &Watch) -> Result<usize, Error> {
     let wanted = Wanted { detaches: true, ..wanted.clone() };
-    let ended = stage(ledger, &wanted, watch).await?.len();
-    Ok(ledger.record.volumes.len() - ended)
+    watch.step("bringing up agents");
+    let pairs = Pairs::bring_up(ledger, watch).await?;
+    let begun: usize = pairs.pairs.iter().map(|pair| pair.volumes().len()).sum();
+    let ended = pairs.run(ledger, &wanted, watch).await?;
+    Ok(begun - ended.len())
 }
 
 /// Ends the passes that run, on both sides. What they have carried is kept. Returns how many agents were told.
@@ -132,7 +146,7 @@ pub async fn cancel(ledger: &Ledger, watch: &Watch) -> Result<usize, Error> {
     for side in Side::ALL {
         let (cluster, namespace) = (ledger.cluster(side), ledger.record.namespace(side));
         for pod in cluster.list::<Pod>(namespace, &selector(&ledger.record)).await? {
-            let is_running = pod.status.and_then(|status| status.phase).as_deref() == Some("Running");
+            let is_running = is_running(&pod);
             let Some(name) = pod.metadata.name.filter(|_| is_running) else { continue };
             watch.note(format!("{side}: pod {namespace}/{name} ends its passes"));
             // An agent that is told to end stops its passes in a state from which the next ones go on.
@@ -148,6 +162,60 @@ pub async fn usages(ledger: &Ledger, side: Side) -> Result<Vec<Usage>, Error> {
     let record = &ledger.record;
     let survey = workload::survey(ledger.cluster(side), record.namespace(side), &record.claims(side), false).await?;
     Ok(record.volumes.iter().map(|volume| usage(&survey, volume.claim(side))).collect())
+}
+
+/// Pods of this migration on both sides.
+async fn agents(ledger: &Ledger) -> Result<[Vec<Pod>; 2], Error> {
+    let selector = selector(&ledger.record);
+    let of = |side: Side| ledger.cluster(side).list::<Pod>(ledger.record.namespace(side), &selector);
+    let (source, destination) = tokio::try_join!(of(Side::Source), of(Side::Destination))?;
+    Ok([source, destination])
+}
+
+/// Has agents stay where they are beside volumes that nobody uses any more: after the application has stopped, nothing has
+/// to be started and attached anew.
+fn stay(usages: &mut [Usage], record: &Record, agents: &[Pod]) {
+    for (volume, usage) in usages.iter_mut().enumerate().filter(|(_, usage)| usage.node.is_none()) {
+        let state = state_claim_name(record, volume);
+        let is_beside = |pod: &&Pod| {
+            let volumes = pod.spec.iter().filter_map(|spec| spec.volumes.as_ref()).flatten();
+            let mut claims = volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref());
+            is_running(pod) && claims.any(|claim| claim.claim_name == state)
+        };
+        usage.node = agents.iter().find(is_beside).and_then(|pod| pod.spec.as_ref()?.node_name.clone());
+    }
+}
+
+/// Ends agents that have no part in the plans: one that is left over holds volumes that another one needs.
+async fn dismiss_others(ledger: &Ledger, plans: &[PairPlan], agents: &[Vec<Pod>; 2]) -> Result<(), Error> {
+    for side in Side::ALL {
+        let wanted = |name: &str| (0..plans.len()).any(|group| name == pod_name(&ledger.record, side, group));
+        for pod in &agents[side as usize] {
+            let (name, uid) = (pod.metadata.name.as_deref().unwrap_or_default(), pod.metadata.uid.as_deref());
+            if !wanted(name) {
+                ledger.cluster(side).delete::<Pod>(ledger.record.namespace(side), name, uid).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_running(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    phase == Some("Running") && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// Says who uses the volumes that are written: whatever they write there is taken back by a pass.
+async fn tell_of_others(ledger: &Ledger, watch: &Watch) -> Result<(), Error> {
+    let (record, side) = (&ledger.record, ledger.record.owner.other());
+    let ours = agents_of(ledger, side);
+    let holders = holders(ledger.cluster(side), record.namespace(side), &record.claims(side), &ours).await?;
+    for holder in holders.iter().filter(|holder| matches!(holder.hold, Hold::Pod { .. })) {
+        watch.note(format!(
+            "{side}: {holder}; what it writes there will not last, and no cutover begins while it is there"
+        ));
+    }
+    Ok(())
 }
 
 /// Makes the claims at the destination that are not there yet, and records which they are.
@@ -166,6 +234,17 @@ async fn ensure_claims(ledger: &mut Ledger) -> Result<(), Error> {
                 "TS-K953",
                 format!("claim {}/{} was deleted and made again", namespaces[0], volume.claim(Side::Source).name),
                 "what was staged is of the old one: `tranship finish` this migration and create it anew",
+            ));
+        }
+        if model.metadata.deletion_timestamp.is_some() {
+            return Err(Error::refused(
+                "TS-K112",
+                format!(
+                    "claim {}/{} is being deleted: its data goes as soon as its last pod ends",
+                    namespaces[0],
+                    volume.claim(Side::Source).name
+                ),
+                "do not stop its pods; set its volume to Retain and make a new claim for it first",
             ));
         }
         let name = &record.migration.metadata.name;

@@ -97,6 +97,10 @@ pub struct Hello {
     pub epoch: u64,
     /// Who it is, for people.
     pub coordinator: String,
+    /// Whether it only wants to hear how things are: its epoch does not count then, it takes nobody's place, and what it
+    /// asks for is not followed.
+    #[serde(default)]
+    pub observes: bool,
 }
 
 /// A pass that is to be run.

@@ -78,7 +78,14 @@ pub(crate) fn secret_of(folder: &Path) -> String {
 
 pub(crate) fn hello(secret: &str, epoch: u64) -> Request {
     let (migration, coordinator) = (MIGRATION.to_owned(), "a test".to_owned());
-    Request::Hello(Hello { version: control::VERSION, secret: Secret(secret.into()), migration, epoch, coordinator })
+    Request::Hello(Hello {
+        version: control::VERSION,
+        secret: Secret(secret.into()),
+        migration,
+        epoch,
+        coordinator,
+        observes: false,
+    })
 }
 
 /// A coordinator's connection.

@@ -378,6 +378,14 @@ impl Record {
         self.stages.drain(..surplus);
     }
 
+    /// Kinds of gaps that may stay behind, beside those that may already.
+    pub fn accept_gaps(&mut self, kinds: &[String]) {
+        let accepted = &mut self.migration.spec.accept_gaps;
+        accepted.extend_from_slice(kinds);
+        accepted.sort();
+        accepted.dedup();
+    }
+
     /// Seconds of a final pass over all volumes side by side, as the last passes predict it; nothing while one of them
     /// cannot be told.
     pub fn predicted_seconds(&self) -> Option<f64> {

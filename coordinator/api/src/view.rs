@@ -68,6 +68,8 @@ pub struct VolumeView {
     pub claims: [String; 2],
     /// `tree` or `block`.
     pub kind: &'static str,
+    /// The pass that runs over it, if one does and can be heard.
+    pub running: Option<Running>,
     /// Its last pass.
     pub last: Option<StageRecord>,
     /// When a pass was last committed.
@@ -78,13 +80,40 @@ pub struct VolumeView {
     pub predicted_seconds: Option<f64>,
 }
 
+/// How far a pass is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Running {
+    /// What it does, in a word.
+    pub phase: String,
+    /// Entries that are done in this phase.
+    pub entries_done: u64,
+    /// Entries of this phase; 0 while it is not known.
+    pub entries_total: u64,
+    /// Bytes that are done in this phase.
+    pub bytes_done: u64,
+    /// Bytes of this phase; 0 while it is not known.
+    pub bytes_total: u64,
+    /// Bytes that were given to the link.
+    pub bytes_sent: u64,
+    /// Pace of this phase, smoothed.
+    pub bytes_per_second: f64,
+    /// Until the end of this phase at this pace, if that can be said.
+    pub seconds_left: Option<f64>,
+}
+
 impl View {
-    /// What is shown of a record. `sides` is what is known of the clusters beside it.
-    pub fn new(record: &Record, sides: [SideView; 2], projected_downtime_seconds: Option<f64>) -> Self {
+    /// What is shown of a record. `sides` is what is known of the clusters beside it, `running` what runs over each volume.
+    pub fn new(
+        record: &Record,
+        sides: [SideView; 2],
+        running: Vec<Option<Running>>,
+        projected_downtime_seconds: Option<f64>,
+    ) -> Self {
         let volume = |(at, volume): (usize, &crate::record::VolumeRecord)| {
             let of_volume = || record.stages.iter().filter(move |stage| stage.volume == at);
             VolumeView {
                 claims: volume.claims.each_ref().map(|claim| claim.name.clone()),
+                running: running.get(at).cloned().flatten(),
                 kind: if volume.is_block { "block" } else { "tree" },
                 last: of_volume().next_back().cloned(),
                 staged_at: of_volume().rfind(|stage| stage.exit == 0).map(|stage| stage.at),

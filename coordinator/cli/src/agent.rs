@@ -89,6 +89,8 @@ struct Agent {
     epoch: EpochRecord,
     /// Who has the ear.
     client: Option<Client>,
+    /// Who only listens.
+    observers: Vec<Client>,
     passes: Passes,
     /// When a coordinator last said something or went, or a pass ended.
     touched: Instant,
@@ -104,7 +106,15 @@ impl Agent {
         let folders = options.volumes.iter().map(|place| place.state.clone()).collect();
         let epoch = EpochRecord::open(folders, &options.migration).map_err(no_state)?;
         let passes = Passes::new(options.volumes.clone(), options.control.port(), inputs);
-        Ok(Self { options, epoch, client: None, passes, touched: Instant::now(), is_ending: false })
+        Ok(Self {
+            options,
+            epoch,
+            client: None,
+            observers: Vec::new(),
+            passes,
+            touched: Instant::now(),
+            is_ending: false,
+        })
     }
 
     async fn serve(mut self, mut incoming: mpsc::Receiver<Input>) -> Result<Exit, RunError> {
@@ -125,6 +135,10 @@ impl Agent {
 
     async fn handle(&mut self, input: Input) {
         match input {
+            Input::Came(client) if client.hello.observes => {
+                let is_heard = client.tell(Event::Welcome(self.introduction()));
+                self.observers.extend(Some(client).filter(|_| is_heard));
+            }
             Input::Came(client) => self.welcome(client),
             Input::Asked(id, request) if self.client.as_ref().is_some_and(|client| client.id == id) => {
                 self.touched = Instant::now();
@@ -133,6 +147,7 @@ impl Agent {
             // It was superseded, and its last words count no more.
             Input::Asked(..) => {}
             Input::Went(id) => {
+                self.observers.retain(|observer| observer.id != id);
                 if self.client.take_if(|client| client.id == id).is_some() {
                     self.touched = Instant::now();
                     tracing::info!("the coordinator is gone");
@@ -167,15 +182,28 @@ impl Agent {
             former.dismiss(Event::Superseded { epoch });
         }
         tracing::info!(epoch, coordinator = printable(&client.hello.coordinator), "a coordinator came");
+        self.client = Some(client);
+        self.touched = Instant::now();
+        let welcome = Event::Welcome(self.introduction());
+        // Whoever listens knows all of this.
+        if !self.client.as_ref().is_some_and(|client| client.tell(welcome)) {
+            self.client = None;
+        }
+    }
+
+    /// What whoever comes is told first.
+    fn introduction(&self) -> Welcome {
         let volumes = self.options.volumes.iter().filter_map(|place| {
             let facts = volume::facts(place);
             facts.inspect_err(|error| tracing::error!(%error, volume = place.name, "it cannot be looked at")).ok()
         });
-        let (version, build) = (control::VERSION, env!("CARGO_PKG_VERSION").to_owned());
-        let welcome = Welcome { version, build, epoch, volumes: volumes.collect(), passes: self.passes.states() };
-        self.client = Some(client);
-        self.touched = Instant::now();
-        self.tell(Event::Welcome(welcome));
+        Welcome {
+            version: control::VERSION,
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            epoch: self.epoch.highest(),
+            volumes: volumes.collect(),
+            passes: self.passes.states(),
+        }
     }
 
     async fn follow(&mut self, request: Request) {
@@ -203,6 +231,7 @@ impl Agent {
     }
 
     fn tell(&mut self, event: Event) {
+        self.observers.retain(|observer| observer.tell(event.clone()));
         if self.client.as_ref().is_some_and(|client| !client.tell(event)) {
             tracing::warn!("the coordinator is too slow; its connection is closed");
             self.client = None;
@@ -243,7 +272,7 @@ impl Agent {
         }
         // Those who wait to be heard are closed with it.
         incoming.close();
-        if let Some(client) = self.client.take() {
+        for client in self.client.take().into_iter().chain(self.observers.drain(..)) {
             client.close().await;
         }
         let summary = record::summary(&self.options.migration, self.passes.last());

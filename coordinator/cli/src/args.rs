@@ -313,7 +313,8 @@ pub(crate) enum CongestionWord {
     Wan,
 }
 
-fn gap_words() -> PossibleValuesParser {
+/// The kinds of gaps that can be accepted.
+pub(crate) fn gap_words() -> PossibleValuesParser {
     PossibleValuesParser::new(GapKind::ALL.iter().map(|kind| kind.word()))
 }
 

@@ -81,6 +81,7 @@ pub(crate) async fn cut_over(args: CutoverArgs, context: Context) -> Result<Exit
         wait_until(at, &context).await?;
         ledger = find::ledger(&args.named).await?;
     }
+    ledger.record.accept_gaps(&args.accept_gap);
     if args.override_lost_owner && ledger.authority(ledger.record.owner).is_none() {
         ledger.assume_without_owner(&me(), jiff::Timestamp::now()).await?;
     } else {
@@ -103,6 +104,7 @@ pub(crate) async fn roll_back(args: RollbackArgs, context: Context) -> Result<Ex
         confirm(&args.cutover, "--discard-destination-writes loses what the application wrote at the destination")?;
         options.discards_writes = true;
     }
+    ledger.record.accept_gaps(&args.cutover.accept_gap);
     ledger.take_over(&me()).await?;
     if is_under_way && !step.is_committed() {
         let record = ledger.record.clone();

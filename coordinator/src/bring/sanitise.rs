@@ -11,7 +11,7 @@ use crate::Error;
 use crate::claims::is_of_template;
 
 /// Label that no node has and gate that nobody else opens: what holds pods back that have no replicas to set.
-pub(super) const HELD: &str = "tranship.io/held";
+pub(crate) const HELD: &str = "tranship.io/held";
 
 /// Annotations that say what a cluster did with an object.
 const ANNOTATIONS: &[&str] = &[

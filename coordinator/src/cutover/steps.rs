@@ -10,7 +10,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tranship_api::migration::Resources;
-use tranship_api::record::{Act, Brought, ChangeState, Proof, Retained, Step};
+use tranship_api::record::{Act, Brought, Change, ChangeState, Proof, Retained, Step};
 use tranship_api::{ObjectRef, Side};
 
 use super::{Options, PATIENCE, Proven, START_PATIENCE, Verdict};
@@ -30,6 +30,9 @@ const FENCE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a fence says where policies may not be made.
 const NO_RIGHT_TO_FENCE: &str = "TS-K330";
+
+/// How long an application that was started again where it was is waited for.
+const RESTORED_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks at a fence that goes, or an application that starts.
 const LOOK: Duration = Duration::from_millis(100);
@@ -98,7 +101,7 @@ pub(crate) fn fence_name(ledger: &Ledger, side: Side) -> String {
 }
 
 /// Names of all pods that agents of this side can have.
-fn agents_of(ledger: &Ledger, side: Side) -> Vec<String> {
+pub(crate) fn agents_of(ledger: &Ledger, side: Side) -> Vec<String> {
     (0..AGENTS_MAX).map(|group| pod_name(&ledger.record, side, group)).collect()
 }
 
@@ -233,8 +236,18 @@ pub(super) async fn give_up_unproven(ledger: &mut Ledger) -> Result<Proven, Erro
 
 /// An error if somebody has the volumes, on either side.
 async fn nobody_came_back(ledger: &Ledger) -> Result<(), Error> {
+    nobody_has(ledger, &Side::ALL).await
+}
+
+/// An error if somebody has the volumes on the side to which the application is to move: it would stand still until that one
+/// lets go.
+pub(super) async fn nobody_waits_there(ledger: &Ledger) -> Result<(), Error> {
+    nobody_has(ledger, &[ledger.record.owner.other()]).await
+}
+
+async fn nobody_has(ledger: &Ledger, sides: &[Side]) -> Result<(), Error> {
     let record = &ledger.record;
-    for side in Side::ALL {
+    for &side in sides {
         let ours = agents_of(ledger, side);
         let holders = stop::holders(ledger.cluster(side), record.namespace(side), &record.claims(side), &ours).await?;
         if let Some(holder) = holders.first() {
@@ -257,7 +270,7 @@ fn not_proven(ledger: &Ledger, outcome: &Outcome) -> Error {
         None => ("TS-K947", "both volumes were read, and they are not equal".to_owned()),
     };
     let todo = if unaccepted {
-        "`tranship status` names the gaps; accept them with --accept-gap, or choose another mode"
+        "`tranship status` names the kinds; run the cutover again with --accept-gap KIND for each that may stay behind"
     } else {
         "run the cutover again: what differs is in doubt now, is read and sent"
     };
@@ -302,7 +315,12 @@ async fn begin_there(ledger: &Ledger) -> Result<Vec<Brought>, Error> {
 /// Starts what was stopped when the application left, as it was then.
 async fn begin_again(ledger: &mut Ledger, watch: &Watch) -> Result<Vec<Brought>, Error> {
     undo(ledger, watch, true).await?;
-    let started = ledger.record.changes_there.iter().filter_map(|change| {
+    Ok(started_by_undoing(&ledger.record.changes_there))
+}
+
+/// What runs again once these changes are undone.
+fn started_by_undoing(changes: &[Change]) -> Vec<Brought> {
+    let started = changes.iter().filter_map(|change| {
         let replicas = match change.act {
             Act::Scale { before, .. } => before,
             Act::Delete { .. } => 1,
@@ -310,7 +328,7 @@ async fn begin_again(ledger: &mut Ledger, watch: &Watch) -> Result<Vec<Brought>,
         };
         Some(Brought { object: change.object.clone(), replicas: Some(replicas), was_there: true })
     });
-    Ok(started.collect())
+    started.collect()
 }
 
 /// Waits until everything is ready. What is not after `patience` is said in words, and is no error: the application is
@@ -354,10 +372,12 @@ async fn conclude(ledger: &mut Ledger, waiting: &[String]) -> Result<(), Error> 
     ledger.save().await
 }
 
-/// Undoes a cutover before its commit: what was stopped is started, and the fences are lifted.
-pub(super) async fn take_back(ledger: &mut Ledger, watch: &Watch) -> Result<(), Error> {
-    lift(ledger, ledger.record.owner).await?;
-    until_open(ledger, ledger.record.owner).await?;
+/// Undoes a cutover before its commit: what was stopped is started, and the fences are lifted. Returns what was started.
+pub(super) async fn take_back(ledger: &mut Ledger, watch: &Watch) -> Result<Vec<Brought>, Error> {
+    let owner = ledger.record.owner;
+    end_agents(ledger, owner).await;
+    lift(ledger, owner).await?;
+    until_open(ledger, owner).await?;
     undo(ledger, watch, false).await?;
     let other = ledger.record.owner.other();
     // A side that was left by an earlier cutover stays fenced.
@@ -367,8 +387,16 @@ pub(super) async fn take_back(ledger: &mut Ledger, watch: &Watch) -> Result<(), 
         // It holds nobody back: the next cutover takes it over, and `finish` takes it away.
         watch.note(format!("the fence of the {other} stays for now: {error}"));
     }
-    ledger.record.changes.clear();
-    Ok(())
+    Ok(started_by_undoing(&std::mem::take(&mut ledger.record.changes)))
+}
+
+/// Waits until what was started again is ready, and says so if that takes too long: the application is where it belongs.
+pub(super) async fn await_ready_again(ledger: &Ledger, started: &[Brought], watch: &Watch) {
+    let owner = ledger.record.owner;
+    match until_ready(ledger, owner, started, RESTORED_PATIENCE).await {
+        Ok(waiting) => waiting.iter().for_each(|what| watch.note(format!("not ready on the {owner} yet: {what}"))),
+        Err(error) => watch.note(format!("whether the application is ready on the {owner} is not known: {error}")),
+    }
 }
 
 /// Undoes changes, the last one first: those of the side that is left, or those by which the other side was left before.

@@ -79,3 +79,70 @@ pub(super) fn judge_mirror(found: Version<'_>, basis: Option<Version<'_>>, ours:
 fn is_by_the_same(one: &Record, other: &Record) -> bool {
     (one.epoch, &one.coordinator) == (other.epoch, &other.coordinator)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::sim::record;
+
+    fn authoritative(epoch: u64) -> Authority {
+        Authority::Authoritative { epoch, relinquished: None }
+    }
+
+    fn relinquished(epoch: u64) -> Authority {
+        Authority::Relinquished { epoch, digests: Vec::new() }
+    }
+
+    #[test]
+    fn who_leads_is_told_by_the_later_word_and_never_by_a_lost_cluster() {
+        use Side::{Destination, Source};
+        let (first, given, taken, back) = (authoritative(0), relinquished(2), authoritative(2), authoritative(5));
+        let (none, given_back) = (Authority::None, relinquished(5));
+        for (says, expected, starts) in [
+            ([Some(&first), Some(&none)], Some(Source), Some(Source)),
+            ([Some(&given), Some(&none)], Some(Source), None),
+            ([Some(&given), Some(&taken)], Some(Destination), Some(Destination)),
+            ([Some(&given), Some(&given_back)], Some(Destination), None),
+            ([Some(&back), Some(&given_back)], Some(Source), Some(Source)),
+            // A user has overridden the source, which has come back.
+            ([Some(&first), Some(&taken)], Some(Destination), Some(Destination)),
+            ([Some(&first), None], Some(Source), Some(Source)),
+            ([Some(&given), None], None, None),
+            ([None, Some(&none)], None, None),
+            ([None, None], None, None),
+            ([Some(&none), Some(&none)], None, None),
+        ] {
+            assert_eq!(lead(says), expected, "{says:?}");
+            for side in Side::ALL {
+                assert_eq!(may_start(says, side), starts == Some(side), "{says:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_write_goes_over_its_basis_and_its_own_lost_answers_only() {
+        let by = |epoch: u64, coordinator: &str, revision: u64| tranship_api::Record {
+            epoch,
+            coordinator: coordinator.to_owned(),
+            revision,
+            ..record()
+        };
+        let (word, given) = (authoritative(0), relinquished(6));
+        let (basis, ours) = (by(6, "y", 8), by(7, "x", 9));
+        let judged = |found: &Record,
+                      authority: &Authority,
+                      judges: fn(Version<'_>, Option<Version<'_>>, Version<'_>) -> Verdict| {
+            let version = |record, authority| Version { record, authority };
+            judges(version(found, authority), Some(version(&basis, &word)), version(&ours, &word))
+        };
+        assert_eq!(judged(&ours, &word, judge), Verdict::Written);
+        assert_eq!(judged(&basis, &word, judge), Verdict::Over);
+        assert_eq!(judged(&by(7, "x", 8), &word, judge), Verdict::Over);
+        // What the other one did after it was read: it moved on, it gave up, it was overtaken itself.
+        assert_eq!(judged(&by(6, "y", 9), &word, judge), Verdict::Theirs);
+        assert_eq!(judged(&by(6, "y", 9), &given, judge_mirror), Verdict::Theirs);
+        assert_eq!(judged(&by(7, "z", 9), &word, judge), Verdict::Theirs);
+        assert_eq!(judged(&by(8, "z", 9), &word, judge_mirror), Verdict::Theirs);
+        assert_eq!(judged(&by(6, "y", 9), &word, judge_mirror), Verdict::Over);
+    }
+}

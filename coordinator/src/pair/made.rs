@@ -6,11 +6,11 @@ use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, PodStatus, S
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ListParams;
 use tokio::time::{Instant, sleep};
-use tranship_api::{LABEL_ID, Record, quantity};
+use tranship_api::{LABEL_ID, Record, Side, quantity};
 use tranship_proto::control::{Hello, Secret as ControlSecret, VERSION};
 
 use super::meeting::service_kind;
-use crate::agents::{AgentPlan, pod_name, secret_hash, state_claim, state_claim_name};
+use crate::agents::{AgentPlan, pod_name, preparation_name, secret_hash, state_claim, state_claim_name};
 use crate::cluster::{FIELD_MANAGER, Object};
 use crate::control::{Agent, PodRef};
 use crate::ledger::{Ledger, map_name};
@@ -32,6 +32,9 @@ const COMPLAINT_CHARS_MAX: usize = 300;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// Where a claim of ours says which group can write there.
+const STATE_GROUP: &str = "tranship.io/state-group";
+
 /// Agents for volumes that share a node.
 #[derive(Debug, Clone)]
 pub struct PairPlan {
@@ -48,18 +51,19 @@ pub(super) async fn bring_up(ledger: &Ledger, plan: &AgentPlan, watch: &Watch) -
         PodRef { namespace: record.namespace(plan.side).to_owned(), name: pod_name(record, plan.side, plan.group) };
     let (secret, is_new) = match living(cluster, record, plan, &pod).await? {
         Some(secret) => (secret, false),
-        None => (make(ledger, plan, &pod).await?, true),
+        None => (make(ledger, plan, &pod, watch).await?, true),
     };
     if is_new {
         watch.note(format!("{} agent {}/{} is starting", plan.side, pod.namespace, pod.name));
     }
-    until_running(cluster, &pod, watch).await?;
+    until_phase(cluster, &pod, "Running", watch).await?;
     let hello = Hello {
         version: VERSION,
         secret: ControlSecret(secret),
         migration: record.id.clone(),
         epoch: record.epoch,
         coordinator: record.coordinator.clone(),
+        observes: false,
     };
     Agent::greet(cluster, pod, hello).await
 }
@@ -85,6 +89,13 @@ async fn living(cluster: &Cluster, record: &Record, plan: &AgentPlan, pod: &PodR
     {
         return Ok(String::from_utf8(text.0).ok());
     }
+    remove(cluster, pod, plan.side).await?;
+    Ok(None)
+}
+
+/// Ends a pod of ours in order; it is gone when this returns.
+async fn remove(cluster: &Cluster, pod: &PodRef, side: Side) -> Result<(), Error> {
+    let Some(found) = cluster.find::<Pod>(&pod.namespace, &pod.name).await? else { return Ok(()) };
     cluster.delete::<Pod>(&pod.namespace, &pod.name, found.metadata.uid.as_deref()).await?;
     let deadline = Instant::now() + ENDING_MAX;
     while let Some(still) = cluster.find::<Pod>(&pod.namespace, &pod.name).await? {
@@ -92,12 +103,12 @@ async fn living(cluster: &Cluster, record: &Record, plan: &AgentPlan, pod: &PodR
             break;
         }
         if Instant::now() > deadline {
-            let what = format!("the end of the {} agent's pod {}/{}", plan.side, pod.namespace, pod.name);
+            let what = format!("the end of the {side} agent's pod {}/{}", pod.namespace, pod.name);
             return Err(Error::Late { what, seconds: ENDING_MAX.as_secs() });
         }
         sleep(LOOK).await;
     }
-    Ok(None)
+    Ok(())
 }
 
 /// Whether a pod does what is wanted now: the same role beside the same volumes, and on the node where they are in use.
@@ -120,7 +131,7 @@ fn is_as_planned(found: &Pod, plan: &AgentPlan, record: &Record) -> bool {
     is_there && volumes(spec) == volumes(&wanted)
 }
 
-async fn make(ledger: &Ledger, plan: &AgentPlan, pod: &PodRef) -> Result<String, Error> {
+async fn make(ledger: &Ledger, plan: &AgentPlan, pod: &PodRef, watch: &Watch) -> Result<String, Error> {
     let (record, cluster, namespace) = (&ledger.record, ledger.cluster(plan.side), &pod.namespace);
     let owner = owner(ledger, plan)?;
     for &volume in &plan.volumes {
@@ -131,6 +142,7 @@ async fn make(ledger: &Ledger, plan: &AgentPlan, pod: &PodRef) -> Result<String,
             cluster.create(namespace, &state_claim(record, plan.side, volume, capacity, &owner)).await?;
         }
     }
+    prepare(ledger, plan, &owner, watch).await?;
     apply(cluster, namespace, &plan.network_policy(record, &owner)).await?;
     if let Some(kind) = service_kind(record) {
         apply(cluster, namespace, &plan.service(record, &owner, kind)).await?;
@@ -140,6 +152,33 @@ async fn make(ledger: &Ledger, plan: &AgentPlan, pod: &PodRef) -> Result<String,
     cluster.create(namespace, &plan.secret(record, &owner, &secret)).await?;
     cluster.create(namespace, &plan.pod(record, &owner, &secret_hash(&secret))).await?;
     Ok(secret)
+}
+
+/// Gives the claims in which the agent remembers to its group, where it could not write there else. Done once for each.
+async fn prepare(ledger: &Ledger, plan: &AgentPlan, owner: &OwnerReference, watch: &Watch) -> Result<(), Error> {
+    let (record, cluster) = (&ledger.record, ledger.cluster(plan.side));
+    let Some(wanted) = plan.preparation(record, owner) else { return Ok(()) };
+    let namespace = record.namespace(plan.side).to_owned();
+    let names: Vec<String> = plan.volumes.iter().map(|&volume| state_claim_name(record, volume)).collect();
+    let group = plan.state_group().to_string();
+    let mut is_ready = true;
+    for name in &names {
+        let claim: PersistentVolumeClaim = cluster.get(&namespace, name).await?;
+        is_ready &= claim.metadata.annotations.unwrap_or_default().get(STATE_GROUP) == Some(&group);
+    }
+    if is_ready {
+        return Ok(());
+    }
+    let pod = PodRef { namespace, name: preparation_name(record, plan.side, plan.group) };
+    remove(cluster, &pod, plan.side).await?;
+    cluster.create(&pod.namespace, &wanted).await?;
+    until_phase(cluster, &pod, "Succeeded", watch).await?;
+    remove(cluster, &pod, plan.side).await?;
+    for name in &names {
+        let patch = serde_json::json!({ "metadata": { "annotations": { STATE_GROUP: group } } });
+        cluster.merge::<PersistentVolumeClaim>(&pod.namespace, name, &patch).await?;
+    }
+    Ok(())
 }
 
 /// The record's object owns what lies beside it: what is of ours goes with it, and a node that is drained sees a pod that
@@ -168,7 +207,8 @@ async fn apply<K: Object>(cluster: &Cluster, namespace: &str, object: &K) -> Res
     cluster.call(what, api.patch(&name, &params, &kube::api::Patch::Apply(object))).await
 }
 
-async fn until_running(cluster: &Cluster, pod: &PodRef, watch: &Watch) -> Result<(), Error> {
+/// Waits until a pod is in the phase that is wanted.
+async fn until_phase(cluster: &Cluster, pod: &PodRef, wanted: &str, watch: &Watch) -> Result<(), Error> {
     let began = Instant::now();
     let mut told = String::new();
     loop {
@@ -176,7 +216,7 @@ async fn until_running(cluster: &Cluster, pod: &PodRef, watch: &Watch) -> Result
         let (status, uid) = (found.status.unwrap_or_default(), found.metadata.uid.unwrap_or_default());
         let name = format!("pod {}/{}", pod.namespace, pod.name);
         match status.phase.as_deref() {
-            Some("Running") => return Ok(()),
+            Some(phase) if phase == wanted => return Ok(()),
             Some(phase @ ("Failed" | "Succeeded")) => {
                 let what = format!("{name} is {phase}: {}", why(&status));
                 return Err(Error::Agent { side: cluster.side, code: "TS-K933".to_owned(), what });
@@ -237,11 +277,13 @@ fn why(status: &PodStatus) -> String {
     });
     let conditions = status.conditions.iter().flatten().filter(|condition| condition.status == "False");
     let conditions = conditions.map(|condition| (condition.reason.clone(), condition.message.clone()));
-    let told: Vec<String> = containers
+    let mut told: Vec<String> = containers
         .chain(conditions)
         .map(|(reason, message)| [reason, message].into_iter().flatten().collect::<Vec<_>>().join(": "))
         .filter(|text| !text.is_empty())
         .collect();
+    // The pod and its containers are not ready for one and the same reason.
+    told.dedup();
     if told.is_empty() { "no reason is given".to_owned() } else { told.join("; ") }
 }
 

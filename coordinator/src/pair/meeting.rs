@@ -7,13 +7,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until};
-use tranship_api::migration::{Endpoint, Listen};
+use tranship_api::migration::{Endpoint, Link, Listen};
 use tranship_api::record::Path;
 use tranship_api::{Record, Side};
 use tranship_proto::control::{Ended, Event, Listening, Meeting, Order, Request, Role};
 
 use super::relay::{self, Relay};
-use super::{Pair, Wanted, hear};
+use super::{Pair, Wanted, hear, pass_name};
 use crate::Error;
 use crate::control::{Agent, PassEvent};
 use crate::watch::{Update, Watch};
@@ -22,8 +22,10 @@ use crate::watch::{Update, Watch};
 const UNREACHABLE: &str = "TS-S602";
 
 /// The ways to try, in order: the one that worked last, then either side listening, then through both API servers.
-pub(super) fn paths(record: &Record, from: Side) -> Vec<Path> {
-    let link = &record.migration.spec.link;
+///
+/// That one works through the API servers does not say that there is no shorter one by now: a stage has the time to look,
+/// and a final pass goes where the stage before it went.
+pub(super) fn paths(link: &Link, last: Option<&Path>, from: Side, is_final: bool) -> Vec<Path> {
     let path =
         |listen: Side, is_relayed: bool| Path { listen, is_relayed, transport: String::new(), address: String::new() };
     let sides = match link.listen {
@@ -38,7 +40,7 @@ pub(super) fn paths(record: &Record, from: Side) -> Vec<Path> {
     if matches!(link.endpoint, Endpoint::Auto | Endpoint::Relay) {
         paths.push(path(sides[0], true));
     }
-    if let Some(last) = &record.path
+    if let Some(last) = last.filter(|last| is_final || !last.is_relayed)
         && let Some(at) = paths.iter().position(|path| (path.listen, path.is_relayed) == (last.listen, last.is_relayed))
     {
         paths[..=at].rotate_right(1);
@@ -118,7 +120,7 @@ impl<'a> Attempt<'a> {
 
     pub(super) async fn run(mut self, watch: &Watch) -> Result<End, Error> {
         let began = Timestamp::now();
-        let pass = format!("{}-v{}-{}", self.record.epoch, self.pair.volumes()[self.place], began.as_nanosecond());
+        let pass = pass_name(self.record.epoch, self.pair.volumes()[self.place], began);
         let result = self.meet(&pass, began, watch).await;
         if result.is_err() {
             // One that is left alone would wait for the other, and keep the next pass out.
@@ -307,5 +309,32 @@ pub(super) fn service_kind(record: &Record) -> Option<&'static str> {
         Endpoint::Auto | Endpoint::NodePort => Some("NodePort"),
         Endpoint::LoadBalancer => Some("LoadBalancer"),
         Endpoint::Pod | Endpoint::Relay => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(last: Option<(Side, bool)>, is_final: bool) -> Vec<(Side, bool)> {
+        let last = last.map(|(listen, is_relayed)| Path {
+            listen,
+            is_relayed,
+            transport: String::new(),
+            address: String::new(),
+        });
+        paths(&Link::default(), last.as_ref(), Side::Source, is_final)
+            .into_iter()
+            .map(|path| (path.listen, path.is_relayed))
+            .collect()
+    }
+
+    #[test]
+    fn what_worked_last_is_tried_first_but_a_stage_looks_for_a_way_without_the_api_servers() {
+        use Side::{Destination, Source};
+        assert_eq!(order(None, false), [(Destination, false), (Source, false), (Destination, true)]);
+        assert_eq!(order(Some((Source, false)), false)[0], (Source, false));
+        assert_eq!(order(Some((Destination, true)), false)[0], (Destination, false));
+        assert_eq!(order(Some((Destination, true)), true)[0], (Destination, true));
     }
 }

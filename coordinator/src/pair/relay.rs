@@ -14,6 +14,9 @@ use crate::{Cluster, Error};
 /// Connections that are kept ready.
 const READY: usize = 2;
 
+/// Failures after each other that nobody is told of.
+const FAILURES_MAX: u32 = 10;
+
 /// One end: a port of a pod.
 #[derive(Clone)]
 pub(super) struct End {
@@ -47,10 +50,11 @@ impl Relay {
 /// Keeps one connection ready; as soon as it is used, there is another.
 async fn keep_ready(dialler: &End, listener: &End, watch: &Watch) {
     let mut carrying = JoinSet::new();
-    let mut is_told = false;
+    let (mut failures, mut is_told) = (0, false);
     loop {
         match wanted(dialler).await {
             Ok(near) => {
+                failures = 0;
                 let listener = listener.clone();
                 carrying.spawn(async move {
                     let mut near = near;
@@ -61,8 +65,10 @@ async fn keep_ready(dialler: &End, listener: &End, watch: &Watch) {
                 });
             }
             Err(error) => {
-                if !std::mem::replace(&mut is_told, true) {
-                    watch.note(format!("relay: {error}"));
+                failures += 1;
+                // At first the agent there may not be at its port yet.
+                if failures > FAILURES_MAX && !std::mem::replace(&mut is_told, true) {
+                    watch.note(format!("connections through the API servers do not last: {error}"));
                 }
                 tokio::time::sleep(std::time::Duration::from_millis(500)).await;
             }

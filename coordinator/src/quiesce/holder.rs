@@ -9,6 +9,7 @@ use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::Api;
 use kube::api::ListParams;
 
+use crate::bring::HELD;
 use crate::workload::{claims, may_run};
 use crate::{Cluster, Error};
 
@@ -100,12 +101,19 @@ pub(super) async fn pods(
 }
 
 fn of_pods(pods: &[Pod], wanted: &[String], our_pods: &[String]) -> Vec<Holder> {
-    let others = pods.iter().filter(|pod| may_run(pod) && !our_pods.contains(&name(pod).to_owned()));
+    let is_other = |pod: &&Pod| may_run(pod) && !is_held(pod) && !our_pods.contains(&name(pod).to_owned());
+    let others = pods.iter().filter(is_other);
     let holders = others.flat_map(|pod| {
         let used = pod.spec.as_ref().map(|spec| claims::of_pod(name(pod), spec, wanted)).unwrap_or_default();
         used.into_iter().map(|claim| Holder { claim, hold: hold_of(pod) })
     });
     holders.collect()
+}
+
+/// Whether a pod waits at our gate: no node is chosen for it before we say so.
+fn is_held(pod: &Pod) -> bool {
+    let gates = pod.spec.iter().flat_map(|spec| spec.scheduling_gates.iter().flatten());
+    node_of(pod).is_none() && gates.into_iter().any(|gate| gate.name == HELD)
 }
 
 fn hold_of(pod: &Pod) -> Hold {
@@ -261,6 +269,20 @@ mod tests {
             })
             .collect();
         assert_eq!(names, ["app", "waiting", "lost", "agent-2"]);
+    }
+
+    #[test]
+    fn a_pod_at_our_gate_holds_nothing_and_one_at_another_does() {
+        let gated = |gate: &str| {
+            let mut pod = pod("bare", "", "Pending");
+            let spec = pod.spec.as_mut().unwrap();
+            spec.node_name = None;
+            spec.scheduling_gates = Some(vec![serde_json::from_value(json!({ "name": gate })).unwrap()]);
+            pod
+        };
+        let claims = ["data".to_owned()];
+        assert!(of_pods(&[gated(HELD)], &claims, &[]).is_empty());
+        assert_eq!(of_pods(&[gated("example.org/quota")], &claims, &[]).len(), 1);
     }
 
     #[test]

@@ -30,6 +30,7 @@ fn hello() -> Hello {
         migration: "shop".into(),
         epoch: u64::MAX,
         coordinator: "laptop".into(),
+        observes: false,
     }
 }
 

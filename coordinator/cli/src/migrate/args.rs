@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use tranship_api::migration::{Endpoint, Listen, Mode, Quiesce, Resources, Verify};
 
+use crate::args::gap_words;
 use crate::rate::Rate;
 
 /// `create`.
@@ -44,7 +45,7 @@ pub(crate) struct CreateArgs {
     #[arg(long, value_enum, value_name = "MODE")]
     pub(crate) mode: Option<FidelityWord>,
     /// A kind of thing that a cutover may leave behind; several with commas, or repeat the flag
-    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = gap_words())]
     pub(crate) accept_gap: Vec<String>,
     /// Leave out what matches, as in a .gitignore; repeat the flag for more
     #[arg(long, value_name = "PATTERN")]
@@ -128,6 +129,9 @@ pub(crate) struct CutoverArgs {
     /// How long it may take to become ready on the other side
     #[arg(long, value_name = "TIME", default_value = "5m")]
     pub(crate) start_patience: String,
+    /// A kind of thing that may be left behind, beside those of the migration; several with commas, or repeat the flag
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = gap_words())]
+    pub(crate) accept_gap: Vec<String>,
     /// Go on without admission policies, where they may not be made: new users are then seen, not kept away
     #[arg(long)]
     pub(crate) accept_weak_fence: bool,

@@ -89,7 +89,7 @@ fn record(migration: Migration, report: Report) -> Result<Record, RunError> {
 fn refused(findings: &Findings) -> RunError {
     let blocking = findings.0.iter().filter(|finding| finding.severity >= Severity::Cutover).count();
     RunError::refused("TS-K100", format!("{blocking} findings stand in the way"))
-        .hint("each finding says what to do; `tranship preflight` looks again")
+        .hint("do what each finding says, then run the same command again")
 }
 
 fn print(findings: &Findings, printer: Printer) {

@@ -32,7 +32,7 @@ pub(crate) async fn stage(args: StageArgs, context: Context) -> Result<Exit, Run
                 context.watched(&record, async |watch| stages::detach(&mut ledger, &wanted, watch).await).await?;
             context
                 .printer
-                .line(&format!("{passes} passes go on by themselves; `tranship status` shows how far they are"));
+                .line(&format!("{passes} passes go on by themselves; `tranship stage` follows what still runs"));
             return Ok(Exit::Done);
         }
         let result = context.watched(&record, async |watch| stages::stage(&mut ledger, &wanted, watch).await).await;

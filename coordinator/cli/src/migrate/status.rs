@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tranship_api::Side;
-use tranship_api::record::{Authority, Record, Timeline};
-use tranship_api::view::{SideView, View};
-use tranship_coordinator::Ledger;
+use tranship_api::record::{Authority, Record, StageRecord, Timeline};
+use tranship_api::view::{Running, SideView, View};
 use tranship_coordinator::cutover::{Verdict, downtime_seconds};
 use tranship_coordinator::pair::Outcome;
+use tranship_coordinator::{Ledger, observe};
 
 use super::args::StatusArgs;
 use super::{Context, find};
@@ -28,7 +28,7 @@ pub(crate) async fn status(args: StatusArgs, context: Context) -> Result<Exit, R
     let mut last = None;
     loop {
         let ledger = find::ledger(&args.named).await?;
-        let view = view(&ledger);
+        let view = view(&ledger, observe::running(&ledger).await);
         if last.as_ref() != Some(&view) {
             context.printer.line(&text(&view));
             context.printer.json(&view);
@@ -45,19 +45,19 @@ pub(crate) async fn status(args: StatusArgs, context: Context) -> Result<Exit, R
 }
 
 /// What is shown of a record.
-pub(super) fn view(ledger: &Ledger) -> View {
+fn view(ledger: &Ledger, running: Vec<Option<Running>>) -> View {
     let sides = Side::ALL.map(|side| SideView {
         context: ledger.cluster(side).context.clone(),
         namespace: ledger.record.namespace(side).to_owned(),
         authority: ledger.authority(side).cloned(),
         unknown: ledger.why_unknown(side).map(str::to_owned),
     });
-    View::new(&ledger.record, sides, downtime_seconds(&ledger.record))
+    View::new(&ledger.record, sides, running, downtime_seconds(&ledger.record))
 }
 
 /// Prints where a migration stands.
 pub(super) fn print(ledger: &Ledger, printer: Printer) {
-    let view = view(ledger);
+    let view = view(ledger, Vec::new());
     printer.line(&text(&view));
     printer.json(&view);
 }
@@ -81,7 +81,7 @@ pub(super) fn print_cutover(ledger: &Ledger, verdict: &Verdict, printer: Printer
             printer.line(&format!("everything is kept; `tranship rollback {name}` brings it back"));
         }
     }
-    printer.json(&view(ledger));
+    printer.json(&view(ledger, Vec::new()));
 }
 
 /// Prints how a pass went.
@@ -92,8 +92,7 @@ pub(super) fn print_pass(record: &Record, outcome: &Outcome, printer: Printer) {
         let relayed = if path.is_relayed { " through the API servers" } else { "" };
         format!(" over {}{relayed}", path.transport)
     });
-    let gaps: u64 = stage.gaps.iter().map(|(_, count)| count).sum();
-    let gaps = if gaps == 0 { String::new() } else { format!(", {} gaps", human::count(gaps)) };
+    let gaps = gaps(stage);
     match &stage.error {
         None => printer.line(&format!(
             "{name}: stage {} took {}, {} of {} sent{way}{gaps}",
@@ -105,6 +104,13 @@ pub(super) fn print_pass(record: &Record, outcome: &Outcome, printer: Printer) {
         Some(error) => printer.line(&format!("{name}: FAILED: {error}")),
     }
     printer.json(&serde_json::json!({ "volume": name, "stage": stage, "report": outcome.report }));
+}
+
+/// What a pass could not carry, in words.
+fn gaps(stage: &StageRecord) -> String {
+    let kinds: Vec<String> =
+        stage.gaps.iter().map(|(kind, count)| format!("{kind} ({})", human::count(*count))).collect();
+    if kinds.is_empty() { String::new() } else { format!(", gaps: {}", kinds.join(", ")) }
 }
 
 /// A pass that failed, as the error of a command.
@@ -136,35 +142,55 @@ fn text(view: &View) -> String {
         let last = match &volume.last {
             None => "no pass yet".to_owned(),
             Some(stage) => match &stage.error {
-                Some(error) => format!("last pass FAILED: {error}"),
+                Some(error) => format!("last pass FAILED: {error}{}", gaps(stage)),
                 None => format!(
-                    "stage {} at {:.0}, {} of {} sent in {}",
+                    "stage {} at {:.0}, {} of {} sent in {}{}",
                     stage.stage,
                     stage.at,
                     human::bytes(stage.sent),
                     human::bytes(stage.bytes),
-                    human::seconds(stage.seconds)
+                    human::seconds(stage.seconds),
+                    gaps(stage)
                 ),
             },
         };
+        let running = volume.running.as_ref().map_or(String::new(), |one| format!("\n{:15}{}", "", running_text(one)));
         let change =
             volume.change_bytes_per_second.map_or(String::new(), |rate| format!(", changes {}", human::rate(rate)));
-        lines.push(format!("  {:<12} {name}: {last}{change}", volume.kind));
+        lines.push(format!("  {:<12} {name}: {last}{change}{running}", volume.kind));
     }
     if let Some(seconds) = view.projected_downtime_seconds {
         lines.push(format!("  projected downtime {}, proof level {}", human::seconds(seconds), view.verify));
     }
     if let Some(path) = &view.path {
-        let relayed = if path.is_relayed { ", through the API servers" } else { "" };
-        lines.push(format!(
-            "  path         the {} listens at {}, {}{relayed}",
-            path.listen, path.address, path.transport
-        ));
+        let met = match path.is_relayed {
+            true => "through both API servers and this machine".to_owned(),
+            false => format!("the {} listens at {}", path.listen, path.address),
+        };
+        lines.push(format!("  path         {met}, {}", path.transport));
     }
     let history = view.history.iter().rev().take(HISTORY_LINES).rev();
     lines.extend(history.map(|happened| format!("  {:.0}  {}", happened.at, happened.what)));
     lines.extend(view.next.iter().map(|next| format!("  next: {next}")));
     lines.join("\n")
+}
+
+fn running_text(running: &Running) -> String {
+    let mut parts = vec![format!("running: {}", running.phase)];
+    match (running.bytes_done, running.bytes_total) {
+        (0, 0) => {}
+        (done, 0) => parts.push(human::bytes(done)),
+        (done, total) => parts.push(format!("{} of {}", human::bytes(done), human::bytes(total))),
+    }
+    if running.entries_total > 1 {
+        let (done, total) = (human::count(running.entries_done), human::count(running.entries_total));
+        parts.push(format!("{done} of {total} entries"));
+    }
+    if running.bytes_per_second >= 1.0 {
+        parts.push(human::rate(running.bytes_per_second));
+    }
+    parts.extend(running.seconds_left.map(|seconds| format!("{} left", human::seconds(seconds))));
+    parts.join(", ")
 }
 
 /// The downtime of a cutover, step by step.
