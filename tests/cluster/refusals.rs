@@ -25,5 +25,7 @@ fn a_claim_that_does_not_exist_is_refused() {
 
 #[test]
 fn a_destination_that_is_smaller_than_what_is_there_is_refused() {
-    in_space("too-small", |space| is_refused(space, &["--size", "data-writer-0=1Mi"], "data-writer-0"));
+    in_space("too-small", |space| {
+        is_refused(space, &["--pvc", "data-writer-0", "--size", "data-writer-0=1Mi"], "data-writer-0")
+    });
 }

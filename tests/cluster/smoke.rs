@@ -60,8 +60,8 @@ fn is_ended_by_another_machine_when_it_is_killed_at(step: &str) {
         machine.create(space, &[]);
         machine.run(&["stage", name]);
         machine.run_until_killed_at(step, &["cutover", name]);
-        let at_rest = (step == "final pass" || step == "relinquished").then(|| source_of(space).tree());
-        if step == "relinquished" {
+        let at_rest = ["final pass", "proven", "relinquished"].contains(&step).then(|| source_of(space).tree());
+        if step == "proven" || step == "relinquished" {
             let source = at_rest.as_ref().expect("it was read");
             let destination = Volume::of(&space.destination, "data-writer-0").tree();
             assert_eq!(uncarried(source, &destination), [""; 0], "proven equal, and not the same");
@@ -103,6 +103,11 @@ fn a_cutover_that_is_killed_before_it_stops_the_application_is_ended_by_another_
 #[test]
 fn a_cutover_that_is_killed_before_the_final_pass_is_ended_by_another_machine() {
     is_ended_by_another_machine_when_it_is_killed_at("final pass");
+}
+
+#[test]
+fn a_cutover_that_is_killed_before_the_owner_gives_up_is_ended_by_another_machine() {
+    is_ended_by_another_machine_when_it_is_killed_at("proven");
 }
 
 #[test]

@@ -45,6 +45,8 @@ impl Writer {
             "args": [kind, "write", volume, "--rate", "50"],
         });
         if self.is_block {
+            // A device is root's.
+            container["securityContext"] = json!({"runAsUser": 0});
             container["volumeDevices"] = json!([{"name": "data", "devicePath": volume}]);
         } else {
             container["volumeMounts"] = json!([{"name": "data", "mountPath": volume}]);

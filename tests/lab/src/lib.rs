@@ -119,14 +119,17 @@ pub fn down(root: &Path) -> Result<(), LabError> {
     layout.remove_home()
 }
 
-/// What every node of the lab says of itself; empty if there is no lab.
+/// What every node of the lab says of itself, or why [`up`] would make the lab anew; empty if there is none.
 pub fn status(root: &Path) -> Result<String, LabError> {
     let layout = Layout::new(root);
-    let mut text = String::new();
-    for cluster in clusters([Version::OLDER; 2]).iter().filter(|cluster| cluster.is_there(&layout)) {
-        text += &cluster.kubectl(&layout, &["get", "nodes", "-o", "wide", "--no-headers"])?;
+    let clusters = clusters([Version::OLDER; 2]);
+    if !clusters.iter().any(|cluster| cluster.is_there(&layout)) {
+        return Ok(String::new());
     }
-    Ok(text)
+    if let Some(why) = health::ailment(&layout, &clusters) {
+        return Ok(format!("it cannot be used: {why}\n"));
+    }
+    clusters.iter().map(|cluster| cluster.kubectl(&layout, &["get", "nodes", "-o", "wide", "--no-headers"])).collect()
 }
 
 /// The ends of all logs of the lab, for whoever asks why it is not up.
