@@ -5,6 +5,26 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+/// All commands that people type.
+const COMMANDS: [&str; 16] = [
+    "sync",
+    "receive",
+    "verify",
+    "demo",
+    "create",
+    "preflight",
+    "stage",
+    "set",
+    "cancel",
+    "cutover",
+    "rollback",
+    "status",
+    "receipt",
+    "finish",
+    "cleanup",
+    "completions",
+];
+
 fn tranship(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tranship"));
     command.args(arguments).current_dir(folder).stdin(Stdio::null()).env_clear().env("HOME", folder);
@@ -34,7 +54,7 @@ fn check_golden(name: &str, found: &str) {
 #[test]
 fn the_help_of_each_command_is_what_was_agreed() {
     check_golden("tranship", text(&run(&["--help"]).stdout));
-    for command in ["sync", "receive", "verify", "demo", "completions"] {
+    for command in COMMANDS {
         let output = run(&[command, "--help"]);
         assert_eq!(output.status.code(), Some(0), "{command}");
         check_golden(command, text(&output.stdout));
