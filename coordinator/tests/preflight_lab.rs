@@ -15,7 +15,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 use tranship_api::migration::{Mode, Volume};
-use tranship_api::record::{Record, Step, VolumeRecord};
+use tranship_api::record::{Record, VolumeRecord};
 use tranship_api::{Migration, ObjectRef, Severity, Side};
 use tranship_coordinator::cluster::Object;
 use tranship_coordinator::preflight::{self, Report, mode};
@@ -130,28 +130,10 @@ fn codes(report: &Report, at_least: Severity) -> Vec<&str> {
 }
 
 fn record(migration: &Migration, report: &Report, volumes: Vec<VolumeRecord>) -> Record {
-    Record {
-        version: 1,
-        id: format!("{:032x}", std::process::id()),
-        revision: 1,
-        epoch: 1,
-        coordinator: "test".to_owned(),
-        migration: migration.clone(),
-        clusters: report.clusters.clone(),
-        mode: report.mode,
-        volumes,
-        owner: Side::Source,
-        step: Step::Staging,
-        timeline: Default::default(),
-        changes: Vec::new(),
-        changes_there: Vec::new(),
-        brought: Vec::new(),
-        retained: Vec::new(),
-        path: None,
-        stages: Vec::new(),
-        proof: None,
-        history: Vec::new(),
-    }
+    let id = format!("{:032x}", std::process::id());
+    let clusters = report.clusters.clone();
+    let made = Record::new(id, "test".to_owned(), migration.clone(), clusters, report.mode, volumes);
+    Record { epoch: 1, ..made }
 }
 
 /// Makes the claims at the destination, as a first stage does.

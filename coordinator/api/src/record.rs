@@ -354,6 +354,39 @@ pub struct Happening {
 }
 
 impl Record {
+    /// The record of a migration that has just been made: the source owns the application, and nothing has happened.
+    pub fn new(
+        id: String,
+        coordinator: String,
+        migration: Migration,
+        clusters: [String; 2],
+        mode: Mode,
+        volumes: Vec<VolumeRecord>,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            id,
+            revision: 1,
+            epoch: 0,
+            coordinator,
+            migration,
+            clusters,
+            mode,
+            volumes,
+            owner: Side::Source,
+            step: Step::Staging,
+            timeline: Timeline::default(),
+            changes: Vec::new(),
+            changes_there: Vec::new(),
+            brought: Vec::new(),
+            retained: Vec::new(),
+            path: None,
+            stages: Vec::new(),
+            proof: None,
+            history: Vec::new(),
+        }
+    }
+
     /// The application's namespace on this side.
     pub fn namespace(&self, side: Side) -> &str {
         self.migration.namespace(side)

@@ -1,7 +1,6 @@
 //! `create` and `preflight`: what would stand in the way, before anything is made.
 
-use tranship_api::record::{Record, Step, Timeline, VERSION};
-use tranship_api::{Finding, Findings, Migration, Severity, Side};
+use tranship_api::{Finding, Findings, Migration, Record, Severity, Side};
 use tranship_coordinator::preflight::mode::stand_in;
 use tranship_coordinator::preflight::{self, Report};
 use tranship_coordinator::{Cluster, Ledger, bring};
@@ -60,28 +59,14 @@ fn record(migration: Migration, report: Report) -> Result<Record, RunError> {
     let mut id = [0; 16];
     getrandom::fill(&mut id)
         .map_err(|error| RunError::refused("TS-U002", format!("the kernel gives no random bytes: {error}")))?;
-    let mut record = Record {
-        version: VERSION,
-        id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
-        revision: 1,
-        epoch: 0,
-        coordinator: me(),
+    let mut record = Record::new(
+        id.iter().map(|byte| format!("{byte:02x}")).collect(),
+        me(),
         migration,
-        clusters: report.clusters,
-        mode: report.mode,
-        volumes: report.volumes,
-        owner: Side::Source,
-        step: Step::Staging,
-        timeline: Timeline::default(),
-        changes: Vec::new(),
-        changes_there: Vec::new(),
-        brought: Vec::new(),
-        retained: Vec::new(),
-        path: None,
-        stages: Vec::new(),
-        proof: None,
-        history: Vec::new(),
-    };
+        report.clusters,
+        report.mode,
+        report.volumes,
+    );
     record.happened(jiff::Timestamp::now(), "created");
     Ok(record)
 }
