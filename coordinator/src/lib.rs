@@ -20,6 +20,7 @@ pub mod preflight;
 pub mod quiesce;
 pub mod rights;
 pub mod stage;
+pub mod verify;
 pub mod watch;
 pub mod workload;
 pub mod yaml;

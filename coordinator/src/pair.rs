@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 use tranship_api::record::Path;
 use tranship_api::{Record, Side};
-use tranship_proto::control::{Ended, Event, Order, PassState, Request, Role, VolumeKind};
+use tranship_proto::control::{Ended, Event, Order, PassState, Purpose, Request, Role, VolumeKind};
 
 pub use made::PairPlan;
 pub use outcome::{Outcome, is_proof};
@@ -26,6 +26,9 @@ use crate::ledger::Ledger;
 use crate::watch::{Update, Watch};
 use crate::{Cluster, Error};
 use meeting::{ALONE_MAX, Attempt};
+
+/// What names a comparison among passes.
+const COMPARISON: &str = "comparison";
 
 /// Two agents that have a coordinator's ear.
 pub struct Pair {
@@ -38,8 +41,8 @@ pub struct Pair {
 /// What a pass is to be.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Wanted {
-    /// For a final pass: how much is read for the proof.
-    pub final_level: Option<String>,
+    /// What comes of it.
+    pub purpose: Purpose,
     /// Bits per second that all passes may send together.
     pub bits_per_second: Option<u64>,
     /// Whether it is left to the agents once they have met.
@@ -86,14 +89,16 @@ impl Pair {
 
     /// How passes ended of which the record does not know, since nobody was there to hear it.
     pub fn missed(&self, record: &Record) -> Vec<Outcome> {
-        let is_known = |pass: &str| record.stages.iter().any(|stage| stage.pass == pass);
+        // Of a comparison nothing is remembered.
+        let is_known = |pass: &str| is_comparison(pass) || record.stages.iter().any(|stage| stage.pass == pass);
         let outcome = |&volume: &usize| {
             let key = volume_key(volume);
             let of_volume = |state: &&PassState| state.volume == key && state.role == Role::Source;
             let mut ended = self.from.welcome.passes.iter().filter(of_volume).filter_map(|state| state.ended.as_ref());
             let ended = ended.find(|ended| !is_known(&ended.pass))?;
             let is_final = ended.report.as_ref().is_some_and(|report| report["final"] == true);
-            let wanted = Wanted { final_level: is_final.then(String::new), ..Wanted::default() };
+            let purpose = if is_final { Purpose::Final { level: String::new() } } else { Purpose::Stage };
+            let wanted = Wanted { purpose, ..Wanted::default() };
             Some(Outcome::of(record, volume, began(&ended.pass), ended, None, &wanted))
         };
         self.volumes().iter().filter_map(outcome).collect()
@@ -123,7 +128,7 @@ impl Pair {
                 if timeout(ALONE_MAX, self.to.until_over(&read.pass)).await.is_err() {
                     self.to.end(&read.pass).await?;
                 }
-                if wanted.final_level.is_none() {
+                if wanted.purpose == Purpose::Stage && !is_comparison(&read.pass) {
                     return Ok(Some(Outcome::of(record, volume, began, &ended, None, wanted)));
                 }
             }
@@ -137,7 +142,7 @@ impl Pair {
             }
         }
         let mut last = None;
-        let (link, is_final) = (&record.migration.spec.link, wanted.final_level.is_some());
+        let (link, is_final) = (&record.migration.spec.link, wanted.purpose.level().is_some());
         // Through the API servers nothing passes without somebody who brings it.
         let paths = meeting::paths(link, record.path.as_ref(), self.plan.from.side, is_final).into_iter();
         for path in paths.filter(|path| !(wanted.detaches && path.is_relayed)) {
@@ -195,7 +200,7 @@ impl Pair {
             volume: volume_key(volume),
             role,
             meeting: tranship_proto::control::Meeting::Listen { port: 0 },
-            final_level: wanted.final_level.clone(),
+            purpose: wanted.purpose.clone(),
             mode: record.mode.word().to_owned(),
             accept_gaps: spec.accept_gaps.clone(),
             exclude: spec.exclude.clone(),
@@ -220,8 +225,17 @@ async fn hear(events: &mut UnboundedReceiver<PassEvent>, side: Side) -> Result<E
 }
 
 /// A name that no pass had before.
-fn pass_name(epoch: u64, volume: usize, began: Timestamp) -> String {
-    format!("{epoch}-{}-{}", volume_key(volume), began.as_nanosecond())
+fn pass_name(epoch: u64, volume: usize, purpose: &Purpose, began: Timestamp) -> String {
+    let key = volume_key(volume);
+    match purpose {
+        Purpose::Comparison => format!("{epoch}-{key}-{COMPARISON}-{}", began.as_nanosecond()),
+        Purpose::Stage | Purpose::Final { .. } => format!("{epoch}-{key}-{}", began.as_nanosecond()),
+    }
+}
+
+/// Whether a pass of this name only compared: it outlives the coordinator that began it, and is no stage then either.
+fn is_comparison(pass: &str) -> bool {
+    pass.rsplit('-').nth(1) == Some(COMPARISON)
 }
 
 /// When a pass of this name began; now, where it does not tell.
@@ -244,7 +258,13 @@ mod tests {
     #[test]
     fn the_name_of_a_pass_tells_when_it_began() {
         let at: Timestamp = "2026-01-01T00:00:00.5Z".parse().expect("it is a time");
-        assert_eq!(began(&pass_name(7, 2, at)), at);
-        assert_ne!(pass_name(7, 2, at), pass_name(7, 1, at));
+        let name = |volume, purpose| pass_name(7, volume, &purpose, at);
+        assert_eq!(began(&name(2, Purpose::Stage)), at);
+        assert_ne!(name(2, Purpose::Stage), name(1, Purpose::Stage));
+        assert_eq!(began(&name(2, Purpose::Comparison)), at);
+        assert_eq!(
+            [Purpose::Stage, Purpose::Comparison].map(|purpose| is_comparison(&name(2, purpose))),
+            [false, true]
+        );
     }
 }

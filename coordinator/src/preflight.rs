@@ -17,6 +17,7 @@ use crate::{Cluster, Error, claims};
 mod clusters;
 mod destination;
 mod limits;
+mod measure;
 pub mod mode;
 mod source;
 mod topology;
@@ -106,6 +107,8 @@ async fn look(
     found.extend(clusters::same(&report.clusters, clusters, migration, &report.volumes));
     found.extend(source::judge(&seen_from, migration, &seen_to.claims));
     found.extend(destination::judge(&seen_to, &seen_from, migration, id, &report.volumes));
+    let measured = measure::look(from, migration.namespace(Side::Source), &seen_from.pods).await;
+    found.extend(measure::judge(&measured, &report.volumes, migration));
     report.makes_namespace = seen_to.is_read && seen_to.namespace.is_none();
 
     // A namespace that is made takes over the source's labels, and with them what it admits.

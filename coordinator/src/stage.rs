@@ -55,6 +55,34 @@ impl Pairs {
 
     /// Runs a pass over each volume, and records how each went. Passes that failed are in the outcomes.
     pub async fn run(&self, ledger: &mut Ledger, wanted: &Wanted, watch: &Watch) -> Result<Vec<Outcome>, Error> {
+        let mut outcomes = BTreeMap::new();
+        let mut error = None;
+        for (volume, result) in self.each(ledger, wanted, watch).await? {
+            match result {
+                Ok(outcome) => outcomes.extend(outcome.map(|outcome| (volume, outcome))),
+                Err(failed @ Error::Superseded { .. }) => return Err(failed),
+                Err(failed) => {
+                    let interrupted = interrupted(volume, &failed, wanted, ledger.record.owner);
+                    ledger.record.passed(interrupted);
+                    error = Some(failed);
+                }
+            }
+        }
+        outcomes.values().for_each(|outcome| note(&mut ledger.record, outcome));
+        ledger.save().await?;
+        match error {
+            Some(error) => Err(error),
+            None => Ok(outcomes.into_values().collect()),
+        }
+    }
+
+    /// Runs a pass over each volume, of which nothing is remembered.
+    pub(crate) async fn each(
+        &self,
+        ledger: &mut Ledger,
+        wanted: &Wanted,
+        watch: &Watch,
+    ) -> Result<Vec<(usize, Result<Option<Outcome>, Error>)>, Error> {
         // Agents that were made anew know of no epoch.
         ledger.confirm().await?;
         let share = |pairs: usize| wanted.bits_per_second.map(|bits| bits / pairs.max(1) as u64);
@@ -65,26 +93,9 @@ impl Pairs {
             all = runs => all,
             never = self.follow_bandwidth(ledger) => match never {},
         };
-        let mut outcomes = BTreeMap::new();
-        let mut error = None;
-        for (pair, results) in self.pairs.iter().zip(all) {
-            for (&volume, result) in pair.volumes().iter().zip(results) {
-                match result {
-                    Ok(outcome) => outcomes.extend(outcome.map(|outcome| (volume, outcome))),
-                    Err(failed @ Error::Superseded { .. }) => return Err(failed),
-                    Err(failed) => {
-                        ledger.record.passed(interrupted(volume, &failed, wanted.final_level.is_some(), &record));
-                        error = Some(failed);
-                    }
-                }
-            }
-        }
-        outcomes.values().for_each(|outcome| note(&mut ledger.record, outcome));
-        ledger.save().await?;
-        match error {
-            Some(error) => Err(error),
-            None => Ok(outcomes.into_values().collect()),
-        }
+        let of_pair =
+            |(pair, results): (&Pair, Vec<_>)| pair.volumes().iter().copied().zip(results).collect::<Vec<_>>();
+        Ok(self.pairs.iter().zip(all).flat_map(of_pair).collect())
     }
 
     /// Has the agents follow a limit that somebody changes in the record while passes run.
@@ -106,6 +117,14 @@ impl Pairs {
         }
     }
 
+    /// Says which volumes no agent can be beside now, and what that means for them.
+    pub(crate) fn tell_of_exclusive(&self, record: &Record, fate: &str, watch: &Watch) {
+        for &volume in &self.exclusive {
+            let claim = &record.volumes[volume].claim(record.owner).name;
+            watch.note(format!("{claim}: one pod has it for itself (ReadWriteOncePod), so that it is {fate}"));
+        }
+    }
+
     /// Tells all agents that there is nothing more to do.
     pub fn dismiss(&self) {
         self.pairs.iter().for_each(Pair::dismiss);
@@ -116,12 +135,7 @@ impl Pairs {
 pub async fn stage(ledger: &mut Ledger, wanted: &Wanted, watch: &Watch) -> Result<Vec<Outcome>, Error> {
     watch.step("bringing up agents");
     let pairs = Pairs::bring_up(ledger, watch).await?;
-    for &volume in &pairs.exclusive {
-        watch.note(format!(
-            "{}: one pod has it for itself (ReadWriteOncePod), so that it is copied in the cutover only",
-            ledger.record.volumes[volume].claim(ledger.record.owner).name
-        ));
-    }
+    pairs.tell_of_exclusive(&ledger.record, "copied in the cutover only", watch);
     tell_of_others(ledger, watch).await?;
     watch.step("stage");
     pairs.run(ledger, wanted, watch).await
@@ -282,13 +296,13 @@ fn note(record: &mut Record, outcome: &Outcome) {
     record.passed(outcome.stage.clone());
 }
 
-fn interrupted(volume: usize, error: &Error, is_final: bool, record: &Record) -> StageRecord {
+fn interrupted(volume: usize, error: &Error, wanted: &Wanted, owner: Side) -> StageRecord {
     StageRecord {
         volume,
         pass: String::new(),
         at: Timestamp::now(),
-        is_back: record.owner == Side::Destination,
-        is_final,
+        is_back: owner == Side::Destination,
+        is_final: wanted.purpose.level().is_some(),
         exit: u8::MAX,
         error: Some(format!("interrupted: {error}")),
         stage: 0,

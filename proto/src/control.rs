@@ -114,10 +114,9 @@ pub struct Order {
     pub role: Role,
     /// How the two sides come together.
     pub meeting: Meeting,
-    /// `full` or `tracked` for a final pass, nothing for a stage. The source's matter, like all that follows but
-    /// `transport`, `bits_per_second` and `kind`.
-    pub final_level: Option<String>,
-    /// `plain`, `owner` or `exact`.
+    /// What comes of it.
+    pub purpose: Purpose,
+    /// `plain`, `owner` or `exact`. The source's matter, like all that follows but `transport`, `bits_per_second` and `kind`.
     pub mode: String,
     /// Kinds of gaps that a final pass may leave behind.
     pub accept_gaps: Vec<String>,
@@ -131,6 +130,22 @@ pub struct Order {
     pub bits_per_second: Option<u64>,
     /// What the volume is expected to be.
     pub kind: VolumeKind,
+}
+
+/// What comes of a pass.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Purpose {
+    /// A copy, while the source may be in use.
+    #[default]
+    Stage,
+    /// A copy that is proven equal.
+    Final {
+        /// `full` or `tracked`.
+        level: String,
+    },
+    /// A comparison: both sides are read, and neither is changed.
+    Comparison,
 }
 
 /// Which side of a pass.
@@ -351,7 +366,7 @@ impl Order {
         if self.accept_gaps.len() > limit::CONTROL_WORDS_MAX || self.exclude.len() > limit::PATTERNS_MAX {
             return Err("there are too many kinds of gaps, or patterns");
         }
-        let words = [&self.mode, &self.compress, &self.transport].into_iter().chain(&self.final_level);
+        let words = [&self.mode, &self.compress, &self.transport].into_iter().chain(self.purpose.level());
         if words.chain(&self.accept_gaps).any(|word| !is_name(&word.replace(':', "-"))) {
             return Err("a mode, a level, a codec, a transport or a kind of gap is no word");
         }
@@ -359,6 +374,16 @@ impl Order {
             return Err("a pattern is too long, or has a zero in it");
         }
         Ok(())
+    }
+}
+
+impl Purpose {
+    /// How much is read for the proof, if there is to be one.
+    pub fn level(&self) -> Option<&String> {
+        match self {
+            Self::Final { level } => Some(level),
+            Self::Stage | Self::Comparison => None,
+        }
     }
 }
 

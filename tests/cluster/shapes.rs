@@ -54,6 +54,36 @@ fn a_storage_class_is_changed_within_one_cluster() {
 }
 
 #[test]
+fn a_comparison_says_equal_at_rest_and_names_what_differs() {
+    in_space("compared", |space| {
+        let (writer, machine, name) = (Writer::default(), Machine::new(), space.name.as_str());
+        writer.start(&space.source);
+        let follower = Follower::start(&space.source, "writer-0");
+        follower.await_more(50);
+        machine.create(space, &[]);
+        assert_eq!(machine.try_run(&["verify", name]).code, Some(3), "there is nothing to compare with yet");
+        machine.run(&["stage", name]);
+        let reached = follower.last();
+        follower.await_more(50);
+        let different = machine.try_run(&["verify", name, "--output", "json"]).expect_code(7).json();
+        assert_eq!(different["in_use"], serde_json::json!(["source"]), "{different}");
+        assert!(follower.last() > reached, "the application went on");
+
+        space.source.kubectl(&["scale", "statefulset", writer.name, "--replicas", "0"]);
+        space.source.await_gone(&writer.labels());
+        machine.run(&["stage", name]);
+        let equal = machine.run(&["verify", name, "--output", "json"]).json();
+        assert_eq!(
+            (&equal["volumes"][0]["equal"], &equal["in_use"]),
+            (&true.into(), &serde_json::json!([])),
+            "{equal}"
+        );
+        machine.run(&["finish", name]);
+        space.holds_nothing_of_ours();
+    });
+}
+
+#[test]
 fn a_stage_changes_nothing_at_the_source() {
     in_space("untouched", |space| {
         let (writer, machine, name) = (Writer::default(), Machine::new(), space.name.as_str());

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tranship_proto::control::{
-    self, Event, Hello, Listening, Meeting, Order, RELAY_BEGINS, Request, Role, Secret, VolumeKind,
+    self, Event, Hello, Listening, Meeting, Order, Purpose, RELAY_BEGINS, Request, Role, Secret, VolumeKind,
 };
 use tranship_tests::processes::{DEADLINE, Running, binary, wait_for};
 use tranship_tests::random::Random;
@@ -81,6 +81,27 @@ fn a_stage_and_a_last_pass_are_run_whichever_side_listens() {
         outcome.expect_code(0);
         assert_eq!((&word["passes"][0]["pass"], &word["passes"][0]["exit"]), (&"2".into(), &0.into()), "{word}");
     }
+}
+
+#[test]
+fn a_comparison_tells_what_differs_and_changes_neither_side_whichever_listens() {
+    let compares = |order: Order| Order { purpose: Purpose::Comparison, ..order };
+    let mut pods = Pods::new(1 << 20);
+    pods.run("1", |order| order);
+    let equal = pods.run("2", compares).report.expect("a verdict");
+    assert_eq!((&equal["digest_a"], &equal["differences_total"]), (&equal["digest_b"], &0.into()), "{equal}");
+
+    fs::write(pods.pair.source().join("new"), "later").expect("written");
+    let listening = pods.from.listen(compares(order("3", "data", Role::Source, LISTEN)));
+    pods.to.begin(compares(order("3", "data", Role::Destination, dial(&listening))));
+    let ended = pods.from.ended("3");
+    done(pods.to.ended("3"));
+    let verdict = ended.report.expect("a verdict");
+    assert_eq!((ended.exit, &verdict["differences"][0]["path"]), (7, &"new".into()), "{verdict}");
+    assert!(!pods.pair.destination().join("new").exists(), "a comparison has carried something");
+    // The next pass knows what it knew before.
+    let report = pods.run("4", last).report.expect("a report");
+    assert_eq!((&report["basis"], &report["stage"]), (&"common".into(), &2.into()), "{report}");
 }
 
 #[test]

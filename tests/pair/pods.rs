@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tranship_proto::control::{
-    self, Ended, Event, Hello, Listening, Meeting, Order, Progress, Request, Role, Secret, VolumeKind, Welcome,
+    self, Ended, Event, Hello, Listening, Meeting, Order, Progress, Purpose, Request, Role, Secret, VolumeKind, Welcome,
 };
 use tranship_tests::processes::{DEADLINE, Outcome, Running, binary};
 use tranship_tests::random::Random;
@@ -180,7 +180,7 @@ pub(crate) fn order(pass: &str, volume: &str, role: Role, meeting: Meeting) -> O
         volume: volume.into(),
         role,
         meeting,
-        final_level: None,
+        purpose: Purpose::Stage,
         mode: "plain".into(),
         accept_gaps: Vec::new(),
         exclude: Vec::new(),
@@ -199,7 +199,7 @@ pub(crate) fn dial(listening: &Listening) -> Meeting {
 }
 
 pub(crate) fn last(order: Order) -> Order {
-    Order { final_level: Some("full".into()), ..order }
+    Order { purpose: Purpose::Final { level: "full".into() }, ..order }
 }
 
 /// Two agents and their coordinators, beside two folders.

@@ -12,7 +12,8 @@ use tranship_agent::report::GapKind;
 use tranship_proto::control;
 
 use crate::migrate::args::{
-    CleanupArgs, CreateArgs, CutoverArgs, FinishArgs, NamedArgs, RollbackArgs, SetArgs, StageArgs, StatusArgs,
+    CleanupArgs, CreateArgs, CutoverArgs, FinishArgs, NamedArgs, PlaceArgs, RollbackArgs, SetArgs, StageArgs,
+    StatusArgs,
 };
 use crate::rate::Rate;
 
@@ -63,7 +64,7 @@ pub(crate) enum Command {
     Sync(SyncArgs),
     /// Listen for a source, print the ticket for it, and take pass after pass
     Receive(ReceiveArgs),
-    /// Read two volumes and compare them by digest; names what differs
+    /// Read two volumes, or both sides of a migration, and compare them by digest; names what differs
     Verify(VerifyArgs),
     /// Show it all on this machine: a writing application, two agents, stages, the last pass, the proof
     Demo(DemoArgs),
@@ -166,7 +167,7 @@ pub(crate) struct ReceiveArgs {
     /// file
     #[arg(long, value_name = "TICKET")]
     pub(crate) connect: Option<OsString>,
-    /// End after one pass; otherwise the same ticket is good for pass after pass, until Ctrl-C
+    /// End after one pass, or one comparison; otherwise the same ticket is good for pass after pass, until Ctrl-C
     #[arg(long)]
     pub(crate) once: bool,
     /// End when standard input does: whoever started this process is gone
@@ -181,18 +182,27 @@ pub(crate) struct ReceiveArgs {
 /// `verify`.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// One folder, device or image
-    #[arg(value_name = "A")]
+    /// One folder, device or image; alone, the name of a migration, whose volumes are compared
+    #[arg(value_name = "A|NAME")]
     pub(crate) a: OsString,
     /// The other; or the ticket of a running `receive`, `-` or `@FILE`, to compare with what it holds
     #[arg(value_name = "B|TICKET")]
-    pub(crate) b: OsString,
+    pub(crate) b: Option<OsString>,
+    /// Listen for the receiver instead, and print the ticket for `receive --connect`
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = ANY_ADDRESS)]
+    #[arg(conflicts_with = "b")]
+    pub(crate) listen: Option<String>,
     /// What counts of owners, access lists and devices [default: exact for root, else plain]
     #[arg(long, value_enum, value_name = "MODE")]
     pub(crate) mode: Option<ModeWord>,
     /// Leave out what matches, as in a .gitignore; repeat the flag for more
     #[arg(long, value_name = "PATTERN")]
     pub(crate) exclude: Vec<String>,
+    /// End when standard input does, and say often how far it is: whoever started this process shows it
+    #[arg(long, hide = true)]
+    pub(crate) attached: bool,
+    #[command(flatten)]
+    pub(crate) clusters: PlaceArgs,
     #[command(flatten)]
     pub(crate) link: LinkArgs,
 }

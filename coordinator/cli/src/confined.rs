@@ -14,7 +14,9 @@ use tranship_agent::volume::{Facts, Volume, VolumeKind, block};
 use tranship_agent::{link, parallel, state, sync};
 
 use crate::error::RunError;
-use crate::options::{Destination, LinkOptions, Origin, ReceiveOptions, SyncOptions, Transport};
+use crate::options::{
+    Compared, Destination, LinkOptions, Origin, ReceiveOptions, SyncOptions, Transport, VerifyOptions,
+};
 use crate::receiver::Receiver;
 use crate::ticket::Ticket;
 
@@ -79,11 +81,17 @@ impl ConfinedSource {
 }
 
 impl ConfinedReader {
-    /// Opens the volume and confines this process, which remembers nothing.
-    pub(crate) fn enter(path: &Path, ticket: &Ticket, options: &LinkOptions) -> Result<Self, RunError> {
-        let (volume, meeting) = (open(path)?, Meeting::at(ticket)?);
-        confine(path, Grant::Read, None, None, &meeting, options)?;
-        Ok(Self { volume, meeting })
+    /// Opens the volume and confines this process, which remembers nothing. Nothing where both volumes are on this machine:
+    /// then no word of a peer is read.
+    pub(crate) fn enter(options: &VerifyOptions) -> Result<Option<Self>, RunError> {
+        let meeting = match &options.b {
+            Compared::Dial(ticket) => Meeting::at(ticket)?,
+            Compared::Listen(address) => Meeting::here(*address, &options.link)?,
+            Compared::Local(_) => return Ok(None),
+        };
+        let volume = open(&options.a)?;
+        confine(&options.a, Grant::Read, None, None, &meeting, &options.link)?;
+        Ok(Some(Self { volume, meeting }))
     }
 }
 

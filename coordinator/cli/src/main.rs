@@ -67,7 +67,10 @@ fn execute(typed: Typed, printer: Printer) -> Result<Exit, RunError> {
     match command {
         Command::Sync(args) => sync(args, &global, printer),
         Command::Receive(args) => receive(args, &global, printer),
-        Command::Verify(args) => verify(args, &global, printer),
+        Command::Verify(args) => match args.migration()? {
+            Some(named) => clusters(&global, printer, async |context| migrate::verify(named, context).await),
+            None => verify(args, &global, printer),
+        },
         Command::Demo(args) => {
             let options = args.validate()?;
             run(async { demo::run(options, &global, printer, watched_stop(&global)?).await })
@@ -145,19 +148,19 @@ fn receive(args: ReceiveArgs, global: &Global, printer: Printer) -> Result<Exit,
 }
 
 fn verify(args: VerifyArgs, global: &Global, printer: Printer) -> Result<Exit, RunError> {
+    let is_attached = args.attached;
     let options = args.validate(&mut BufReader::new(io::stdin()))?;
-    let confined = match &options.b {
-        Compared::Dial(ticket) => Some(ConfinedReader::enter(&options.a, ticket, &options.link)?),
-        Compared::Local(_) => None,
-    };
+    let confined = ConfinedReader::enter(&options)?;
     run(async {
         let context = context(tokio::sync::watch::channel(options.link.bandwidth).1, global, printer)?;
-        let progress = Progress::start(Show::of(global), vec![("verify".to_owned(), Arc::clone(&context.monitor))]);
+        if is_attached {
+            signals::watch_stdin(context.stop.clone());
+        }
+        let show = if is_attached { Show::Relayed } else { Show::of(global) };
+        let progress = Progress::start(show, vec![("verify".to_owned(), Arc::clone(&context.monitor))]);
         let result = match (options.b.clone(), confined) {
             (Compared::Local(b), _) => run::verify(options, b, context).await,
-            (Compared::Dial(_), confined) => {
-                run::verify_afar(options, confined.expect("it was entered for a ticket"), context).await
-            }
+            (_, confined) => run::verify_afar(options, confined.expect("it was entered for a link"), context).await,
         };
         drop(progress);
         let verdict = result?;

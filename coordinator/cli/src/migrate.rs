@@ -10,6 +10,7 @@ mod receipt;
 mod show;
 mod stage;
 mod status;
+mod verify;
 mod wanted;
 
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub(crate) use create::{create, preflight};
 pub(crate) use receipt::receipt;
 pub(crate) use stage::stage;
 pub(crate) use status::status;
+pub(crate) use verify::verify;
 
 /// What every command here is given.
 #[derive(Clone)]

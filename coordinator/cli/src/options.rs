@@ -14,6 +14,7 @@ use crate::args::{
     TransportWord, VerifyArgs,
 };
 use crate::error::RunError;
+use crate::migrate::args::{NamedArgs, PlaceArgs};
 use crate::rate::Rate;
 use crate::ticket::Ticket;
 
@@ -109,6 +110,8 @@ pub(crate) enum Compared {
     Local(PathBuf),
     /// What the receiver holds that this ticket leads to.
     Dial(Ticket),
+    /// What the receiver holds that comes with the ticket that is printed.
+    Listen(SocketAddr),
 }
 
 /// How the other side is reached.
@@ -265,6 +268,26 @@ impl ReceiveArgs {
 }
 
 impl VerifyArgs {
+    /// The migration that is meant, if no second volume is given.
+    pub(crate) fn migration(&self) -> Result<Option<NamedArgs>, RunError> {
+        if self.b.is_some() || self.listen.is_some() {
+            return Ok(None);
+        }
+        let name = self.a.to_str().filter(|name| !name.contains('/')).ok_or_else(|| {
+            RunError::usage(
+                "there is no second volume, and what is given is no name of a migration",
+                "give two volumes, a volume and a ticket, or the name of a migration",
+            )
+        })?;
+        if self.mode.is_some() || !self.exclude.is_empty() {
+            return Err(RunError::usage(
+                "--mode and --exclude are in the migration already",
+                "leave them out; `tranship status` shows them",
+            ));
+        }
+        Ok(Some(NamedArgs { name: name.to_owned(), place: self.clusters.clone() }))
+    }
+
     /// What it means. Reads a ticket from `stdin` if it is meant to come from there.
     pub(crate) fn validate(self, stdin: &mut dyn BufRead) -> Result<VerifyOptions, RunError> {
         if is_ticket_text(&self.a) {
@@ -273,12 +296,20 @@ impl VerifyArgs {
                 "run `tranship verify PATH TICKET`",
             ));
         }
+        if self.clusters != PlaceArgs::default() {
+            return Err(RunError::usage(
+                "--from, --to and --namespace are for a migration, and two volumes were given",
+                "run `tranship verify NAME` to compare the volumes of a migration",
+            ));
+        }
         let a = PathBuf::from(self.a);
-        let b = if Ticket::is_meant_by(&self.b) {
-            Compared::Dial(read_ticket(&self.b, stdin)?)
-        } else {
-            refuse_link_flags(&self.link)?;
-            Compared::Local(PathBuf::from(self.b))
+        let b = match (self.b, self.listen) {
+            (Some(b), _) if Ticket::is_meant_by(&b) => Compared::Dial(read_ticket(&b, stdin)?),
+            (Some(b), _) => {
+                refuse_link_flags(&self.link)?;
+                Compared::Local(PathBuf::from(b))
+            }
+            (None, address) => Compared::Listen(address_of(address.as_deref().unwrap_or(ANY_ADDRESS))?),
         };
         if let Compared::Local(b) = &b
             && same_place(&a, b)

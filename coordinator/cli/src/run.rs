@@ -165,6 +165,9 @@ pub(crate) async fn receive(
             // Somebody compared, and nothing came.
             Ok(received) if received.session.is_examined() => {
                 context.monitor.enter(Phase::Done, 0, 0);
+                if options.is_once {
+                    return Ok(report);
+                }
             }
             Ok(received) => {
                 report.stage += 1;

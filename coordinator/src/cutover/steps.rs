@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use tranship_api::migration::Resources;
 use tranship_api::record::{Act, Brought, Change, ChangeState, Proof, Retained, Step};
 use tranship_api::{ObjectRef, Side};
+use tranship_proto::control::Purpose;
 
 use super::{Options, PATIENCE, Proven, START_PATIENCE, Verdict};
 use crate::agents::pod_name;
@@ -203,7 +204,8 @@ pub(super) async fn quiesce(ledger: &mut Ledger, options: &Options, watch: &Watc
 /// Copies the last changes and proves that both sides are equal, which both clusters know when this returns.
 pub(super) async fn final_pass(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Result<Proven, Error> {
     let level = ledger.record.migration.spec.cutover.verify.word().to_owned();
-    let wanted = Wanted { final_level: Some(level.clone()), bits_per_second: options.bits_per_second, detaches: false };
+    let purpose = Purpose::Final { level: level.clone() };
+    let wanted = Wanted { purpose, bits_per_second: options.bits_per_second, detaches: false };
     nobody_came_back(ledger).await?;
     let pairs = Pairs::bring_up(ledger, watch).await?;
     let outcomes = pairs.run(ledger, &wanted, watch).await?;

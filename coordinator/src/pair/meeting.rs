@@ -120,7 +120,7 @@ impl<'a> Attempt<'a> {
 
     pub(super) async fn run(mut self, watch: &Watch) -> Result<End, Error> {
         let began = Timestamp::now();
-        let pass = pass_name(self.record.epoch, self.pair.volumes()[self.place], began);
+        let pass = pass_name(self.record.epoch, self.pair.volumes()[self.place], &self.wanted.purpose, began);
         let result = self.meet(&pass, began, watch).await;
         if result.is_err() {
             // One that is left alone would wait for the other, and keep the next pass out.

@@ -11,6 +11,9 @@ use super::Wanted;
 /// The exit code of a process that never was.
 const NO_EXIT: u8 = 255;
 
+/// The exit code of a comparison that found a difference.
+const DIFFERENT: u8 = 7;
+
 /// How a pass went.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
@@ -50,7 +53,7 @@ impl Outcome {
             pass: ended.pass.clone(),
             at,
             is_back: record.owner == tranship_api::Side::Destination,
-            is_final: wanted.final_level.is_some(),
+            is_final: wanted.purpose.level().is_some(),
             exit: if ended.report.is_none() && ended.error.is_none() { NO_EXIT } else { ended.exit },
             error: ended.error.as_ref().map(sentence),
             stage: number("stage"),
@@ -66,6 +69,11 @@ impl Outcome {
     /// Whether the pass was committed at the destination.
     pub fn is_committed(&self) -> bool {
         self.report.is_some() && (self.stage.exit == 0 || self.stage.is_final)
+    }
+
+    /// What a comparison of both sides found, equal or not; nothing if it did not come to its end.
+    pub fn verdict(&self) -> Option<&Value> {
+        self.report.as_ref().filter(|_| matches!(self.stage.exit, 0 | DIFFERENT))
     }
 
     /// The proof, if this was a final pass and there is one: nothing else makes a cutover succeed.

@@ -12,7 +12,7 @@ fn order() -> Order {
             fingerprint: "ab".repeat(32),
             secret: Secret("cd".repeat(32)),
         },
-        final_level: Some("full".into()),
+        purpose: Purpose::Final { level: "full".into() },
         mode: "owner".into(),
         accept_gaps: vec!["device".into()],
         exclude: vec!["/cache/*".into()],
@@ -47,13 +47,13 @@ fn ended() -> Ended {
 
 #[test]
 fn every_request_comes_back() {
-    let listen = Order { meeting: Meeting::Listen { port: 7401 }, final_level: None, ..order() };
+    let listen = Order { meeting: Meeting::Listen { port: 7401 }, purpose: Purpose::Stage, ..order() };
     let relayed = Meeting::Relayed { port: 7402, fingerprint: "0".into(), secret: Secret("1".into()) };
     for request in [
         Request::Hello(hello()),
         Request::Begin(order()),
         Request::Begin(listen),
-        Request::Begin(Order { meeting: relayed, ..order() }),
+        Request::Begin(Order { meeting: relayed, purpose: Purpose::Comparison, ..order() }),
         Request::Stop { pass: "1".into() },
         Request::Bandwidth { bits_per_second: None },
         Request::Bandwidth { bits_per_second: Some(8) },
@@ -170,7 +170,7 @@ fn an_order_beyond_the_limits_is_named() {
         Order { meeting: dial(17), ..order() },
         Order { mode: "--final".into(), ..order() },
         Order { compress: "a b".into(), ..order() },
-        Order { final_level: Some(String::new()), ..order() },
+        Order { purpose: Purpose::Final { level: String::new() }, ..order() },
         Order { accept_gaps: vec!["x".into(); 65], ..order() },
         Order { exclude: vec![String::new(); limit::PATTERNS_MAX + 1], ..order() },
         Order { exclude: vec!["x".repeat(limit::PATTERN_BYTES_MAX + 1)], ..order() },

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU64;
 
 use tranship_agent::link::{Fingerprint, Secret, Ticket};
-use tranship_proto::control::{Meeting, Order, Role, Secret as Text};
+use tranship_proto::control::{Meeting, Order, Purpose, Role, Secret as Text};
 
 use super::options::Place;
 
@@ -26,10 +26,15 @@ pub(super) fn typed(
     relay: Option<SocketAddr>,
     share: Option<NonZeroU64>,
 ) -> Result<Typed, &'static str> {
-    let mut flags: Vec<OsString> =
-        ["--output=json", if order.role == Role::Source { "sync" } else { "receive" }].map(OsString::from).into();
-    flags.push("--attached".into());
-    flags.push(joined("--state=", place.state.as_os_str()));
+    let compares = order.purpose == Purpose::Comparison;
+    let command = match order.role {
+        Role::Source if compares => "verify",
+        Role::Source => "sync",
+        Role::Destination => "receive",
+    };
+    let mut flags: Vec<OsString> = ["--output=json", command, "--attached"].map(OsString::from).into();
+    // A comparison leaves nothing to remember at the source.
+    flags.extend((command != "verify").then(|| joined("--state=", place.state.as_os_str())));
     // The relay carries connections, and no datagrams.
     let transport = if relay.is_some() { "tcp" } else { &order.transport };
     flags.push(format!("--transport={transport}").into());
@@ -57,11 +62,14 @@ pub(super) fn typed(
 }
 
 fn source_flags(order: &Order) -> Vec<OsString> {
-    let mut flags = vec![format!("--mode={}", order.mode), format!("--compress={}", order.compress)];
-    if let Some(level) = &order.final_level {
+    let mut flags = vec![format!("--mode={}", order.mode)];
+    if order.purpose != Purpose::Comparison {
+        flags.push(format!("--compress={}", order.compress));
+        flags.extend(order.accept_gaps.iter().map(|kind| format!("--accept-gap={kind}")));
+    }
+    if let Some(level) = order.purpose.level() {
         flags.extend(["--final".to_owned(), format!("--verify={level}")]);
     }
-    flags.extend(order.accept_gaps.iter().map(|kind| format!("--accept-gap={kind}")));
     flags.extend(order.exclude.iter().map(|pattern| format!("--exclude={pattern}")));
     flags.into_iter().map(OsString::from).collect()
 }
@@ -104,7 +112,7 @@ mod tests {
             volume: "data".into(),
             role,
             meeting,
-            final_level: Some("tracked".into()),
+            purpose: Purpose::Final { level: "tracked".into() },
             mode: "owner".into(),
             accept_gaps: vec!["device".into(), "acl".into()],
             exclude: vec!["--final".into(), "*.tmp".into()],
@@ -176,6 +184,24 @@ mod tests {
         let command = typed(&order(Role::Source, meeting), &place(), relay, None).expect("a command");
         let ticket: Ticket = command.ticket.expect("it dials").parse().expect("a ticket");
         assert_eq!(ticket.addresses, relay.as_slice());
+    }
+
+    #[test]
+    fn a_comparison_is_told_what_counts_and_remembers_nothing() {
+        let order = |role| Order { purpose: Purpose::Comparison, ..order(role, dial()) };
+        let command = typed(&order(Role::Source), &place(), None, None).expect("a command");
+        let mut line = BufReader::new(command.ticket.as_deref().expect("it dials").as_bytes());
+        let arguments = [OsString::from("tranship")].into_iter().chain(command.arguments.clone());
+        let Command::Verify(args) = args::Typed::try_parse_from(arguments).expect("it is understood").command else {
+            panic!("{:?}", command.arguments);
+        };
+        let options = args.validate(&mut line).expect("a comparison");
+        assert_eq!(
+            (options.a.to_str(), options.exclude),
+            (Some("/-odd volume"), vec!["--final".into(), "*.tmp".into()])
+        );
+        let (_, options) = meant(&order(Role::Destination), None, 0);
+        assert!(options.expect("a destination").is_once);
     }
 
     #[test]

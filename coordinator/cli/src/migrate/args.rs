@@ -85,6 +85,14 @@ pub(crate) struct NamedArgs {
     /// The migration's name
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+/// Where a migration lies.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Where the migration lies")]
+pub(crate) struct PlaceArgs {
     /// Context of the source cluster [default: as this machine remembers it, else as the record says]
     #[arg(long, value_name = "CONTEXT")]
     pub(crate) from: Option<String>,

@@ -74,23 +74,23 @@ async fn memo(named: &NamedArgs) -> Result<Memo, RunError> {
         .and_then(|bytes| serde_json::from_slice::<Memo>(&bytes).ok());
     let mut memo = match remembered {
         Some(memo) => memo,
-        None if named.from.is_some() && named.namespace.is_some() => Memo::default(),
+        None if named.place.from.is_some() && named.place.namespace.is_some() => Memo::default(),
         None => recorded(named).await?,
     };
-    if let Some((namespace, new)) = named.namespace.as_deref().map(renamed) {
+    if let Some((namespace, new)) = named.place.namespace.as_deref().map(renamed) {
         (memo.namespace, memo.renamed) = (namespace, new);
     }
-    memo.from = named.from.clone().or(memo.from);
-    memo.to = named.to.clone().or(memo.to);
+    memo.from = named.place.from.clone().or(memo.from);
+    memo.to = named.place.to.clone().or(memo.to);
     Ok(memo)
 }
 
 /// Finds the record in the context that was typed, or in the current one, whichever side that is.
 async fn recorded(named: &NamedArgs) -> Result<Memo, RunError> {
-    let context = named.from.as_deref().or(named.to.as_deref());
+    let context = named.place.from.as_deref().or(named.place.to.as_deref());
     let cluster = Cluster::connect(Side::Source, context).await?;
     let namespace =
-        named.namespace.as_deref().map_or(cluster.client.default_namespace().to_owned(), |text| renamed(text).0);
+        named.place.namespace.as_deref().map_or(cluster.client.default_namespace().to_owned(), |text| renamed(text).0);
     let record = Ledger::peek(&cluster, &namespace, &named.name).await?.ok_or_else(|| {
         RunError::refused(
             "TS-K903",
