@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 use tranship_api::record::Path;
 use tranship_api::{Record, Side};
-use tranship_proto::control::{Ended, Event, Order, PassState, Purpose, Request, Role, VolumeKind};
+use tranship_proto::control::{Ended, Event, Order, PassState, Purpose, Request, Role, VolumeFacts, VolumeKind};
 
 pub use made::PairPlan;
 pub use outcome::{Outcome, is_proof};
@@ -81,10 +81,27 @@ impl Pair {
         self.from.say(Request::Bandwidth { bits_per_second });
     }
 
-    /// What the agents found: total and used bytes and inodes of the volume at this place, on the side that is read.
-    pub fn facts(&self, place: usize) -> Option<&tranship_proto::control::VolumeFacts> {
-        let key = volume_key(self.volumes()[place]);
-        self.from.welcome.volumes.iter().find(|facts| facts.name == key)
+    /// An error if a volume holds more than the other side has room for, as the kernels tell it on both sides.
+    pub fn check_room(&self, record: &Record) -> Result<(), Error> {
+        // What is left out is counted, too, and nobody knows how much it is.
+        if !record.migration.spec.exclude.is_empty() {
+            return Ok(());
+        }
+        for &volume in self.volumes() {
+            let key = volume_key(volume);
+            let [read, written] =
+                [&self.from, &self.to].map(|agent| agent.welcome.volumes.iter().find(|facts| facts.name == key));
+            if let Some(lack) = read.zip(written).and_then(|(read, written)| lack_of_room(read, written)) {
+                let side = self.plan.to.side;
+                let claim = &record.volumes[volume].claim(side).name;
+                return Err(Error::refused(
+                    "TS-K957",
+                    format!("{side}: claim {}/{claim} has too little room: {lack}", record.namespace(side)),
+                    "expand the claim, if its class allows that, or finish the migration and create it with --size",
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// How passes ended of which the record does not know, since nobody was there to hear it.
@@ -224,6 +241,14 @@ async fn hear(events: &mut UnboundedReceiver<PassEvent>, side: Side) -> Result<E
     }
 }
 
+/// What of `read` does not fit into `written`, if anything. Counts of 0 are not known.
+fn lack_of_room(read: &VolumeFacts, written: &VolumeFacts) -> Option<String> {
+    let lack = |held: u64, room: u64, what: &str| {
+        (room > 0 && held > room).then(|| format!("{held} {what} are to be carried, and it has {room}"))
+    };
+    lack(read.bytes_used, written.bytes_total, "bytes").or(lack(read.inodes_used, written.inodes_total, "inodes"))
+}
+
 /// A name that no pass had before.
 fn pass_name(epoch: u64, volume: usize, purpose: &Purpose, began: Timestamp) -> String {
     let key = volume_key(volume);
@@ -254,6 +279,27 @@ fn say(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_known_before_it_is_copied() {
+        let facts = |bytes_total, bytes_used, inodes_total, inodes_used| VolumeFacts {
+            name: "0".to_owned(),
+            kind: VolumeKind::Tree,
+            bytes_total,
+            bytes_used,
+            inodes_total,
+            inodes_used,
+        };
+        let read = facts(100, 60, 10, 5);
+        for (written, is_lacking) in [
+            (facts(60, 1, 5, 1), false),
+            (facts(59, 1, 5, 1), true),
+            (facts(60, 1, 4, 1), true),
+            (facts(0, 0, 0, 0), false),
+        ] {
+            assert_eq!(lack_of_room(&read, &written).is_some(), is_lacking, "{written:?}");
+        }
+    }
 
     #[test]
     fn the_name_of_a_pass_tells_when_it_began() {

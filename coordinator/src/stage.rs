@@ -45,6 +45,7 @@ impl Pairs {
         dismiss_others(ledger, &plans, &agents).await?;
         let pairs = plans.into_iter().map(|plan: PairPlan| Pair::bring_up(&*ledger, plan, watch));
         let pairs: Vec<Pair> = join_all(pairs).await.into_iter().collect::<Result<_, _>>()?;
+        pairs.iter().try_for_each(|pair| pair.check_room(&ledger.record))?;
         let missed: Vec<Outcome> = pairs.iter().flat_map(|pair| pair.missed(&ledger.record)).collect();
         if !missed.is_empty() {
             missed.iter().for_each(|outcome| note(&mut ledger.record, outcome));
