@@ -42,7 +42,7 @@ const STATE_BYTES_MIN: u64 = 512 << 20;
 const STATE_SHARE: u64 = 400;
 
 /// User and group of an agent beside a volume of which nobody says whose it is.
-const NOBODY: i64 = 65_532;
+pub(crate) const NOBODY: i64 = 65_532;
 
 /// How the volumes of a pod are called in which an agent remembers.
 const STATE_VOLUME: &str = "state-";

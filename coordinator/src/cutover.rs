@@ -17,12 +17,13 @@ use std::time::Duration;
 
 pub use downtime::downtime_seconds;
 use jiff::Timestamp;
+use tranship_api::hook::Point;
 use tranship_api::record::{Proof, Step};
 
-use crate::Error;
 use crate::ledger::Ledger;
 use crate::pair::Wanted;
 use crate::watch::{Update, Watch};
+use crate::{Error, hook};
 
 /// What a user wants of a cutover.
 #[derive(Debug, Clone, Default)]
@@ -126,6 +127,7 @@ async fn prepare(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Resul
         downtime::stage_until_it_fits(ledger, &wanted, options.max_downtime, watch).await?;
     }
     steps::nobody_waits_there(ledger).await?;
+    hook::forget(ledger).await?;
     let now = Timestamp::now();
     ledger.record.step = Step::Fencing;
     ledger.record.timeline = Default::default();
@@ -147,6 +149,7 @@ async fn until_commit(ledger: &mut Ledger, options: &Options, watch: &Watch) -> 
     watch.step("fence: new users of the volumes are refused on both sides");
     steps::fence(ledger, options).await?;
     if ledger.record.step == Step::Fencing {
+        hook::run(ledger, Point::BeforeStop, watch).await?;
         steps::plan_quiesce(ledger).await?;
     }
     if ledger.record.step == Step::Quiescing {
@@ -154,6 +157,7 @@ async fn until_commit(ledger: &mut Ledger, options: &Options, watch: &Watch) -> 
         watch.step("quiesce: the application stops");
         steps::quiesce(ledger, options, watch).await?;
     }
+    hook::run(ledger, Point::AfterStop, watch).await?;
     if options.discards_writes {
         return steps::give_up_unproven(ledger).await;
     }

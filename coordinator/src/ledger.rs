@@ -16,7 +16,7 @@ mod sim;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::de::DeserializeOwned;
 use tranship_api::record::{Authority, Step, VERSION};
 use tranship_api::{LABEL_ID, LABEL_MIGRATION, ObjectRef, Record, Side};
@@ -391,12 +391,26 @@ impl<S: Shelf> Ledger<S> {
         }
     }
 
-    /// The object in `side`'s cluster, as the owner of what lies beside it.
-    pub fn map_uid(&self, side: Side) -> Option<&str> {
-        match &self.copies[side as usize] {
-            Copy::There(there) => there.uid.as_deref(),
+    /// The object in `side`'s cluster as the owner of what lies beside it: what is of ours goes with it, and a node that is
+    /// drained sees a pod that somebody looks after.
+    pub fn owner_reference(&self, side: Side) -> Result<OwnerReference, Error> {
+        let name = map_name(&self.record.migration.metadata.name);
+        let uid = match &self.copies[side as usize] {
+            Copy::There(there) => there.uid.clone(),
             _ => None,
-        }
+        };
+        let Some(uid) = uid else {
+            let object = ObjectRef::named("v1", "ConfigMap", Some(self.record.namespace(side)), &name);
+            return Err(Error::Missing { side, object });
+        };
+        Ok(OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "ConfigMap".to_owned(),
+            name,
+            uid,
+            controller: Some(true),
+            block_owner_deletion: Some(false),
+        })
     }
 }
 

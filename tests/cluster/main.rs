@@ -5,6 +5,7 @@
 //! pass stands in `smoke`.
 
 mod harness;
+mod hooks;
 mod paths;
 mod refusals;
 mod shapes;

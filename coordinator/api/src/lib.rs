@@ -5,6 +5,7 @@
 //! Nothing here does IO, reads a clock, or knows a cluster.
 
 pub mod finding;
+pub mod hook;
 pub mod migration;
 pub mod object;
 pub mod quantity;

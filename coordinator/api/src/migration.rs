@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::API_VERSION;
+use crate::hook::Hook;
 use crate::object::Side;
 
 /// A migration as users write it.
@@ -182,6 +183,9 @@ pub struct Cutover {
     /// What comes along with the claims.
     #[serde(default)]
     pub resources: Resources,
+    /// What runs before and after.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Hook>,
 }
 
 /// How much is read for the proof.
@@ -327,6 +331,11 @@ impl Migration {
         }
         if self.spec.source.namespace.is_some() {
             return Some("the source's namespace is metadata.namespace".to_owned());
+        }
+        if let Some(hook) =
+            self.spec.cutover.hooks.iter().find(|hook| hook.image.is_empty() || hook.run_as_user == Some(0))
+        {
+            return Some(format!("the hook {} has no image, or wants to be root", hook.at.word()));
         }
         let mut seen = std::collections::BTreeSet::new();
         for volume in &self.spec.volumes {

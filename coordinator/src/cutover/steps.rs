@@ -9,6 +9,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
+use tranship_api::hook::Point;
 use tranship_api::migration::Resources;
 use tranship_api::record::{Act, Brought, Change, ChangeState, Proof, Retained, Step};
 use tranship_api::{ObjectRef, Side};
@@ -21,7 +22,7 @@ use crate::ledger::Ledger;
 use crate::pair::{Outcome, Wanted};
 use crate::stage::Pairs;
 use crate::watch::{Update, Watch};
-use crate::{Error, bring as brought, quiesce as stop, workload};
+use crate::{Error, bring as brought, hook, quiesce as stop, workload};
 
 /// Agents of one side that a fence admits, whatever the grouping of the volumes becomes.
 const AGENTS_MAX: usize = 32;
@@ -295,9 +296,15 @@ pub(super) async fn start(ledger: &mut Ledger, options: &Options, watch: &Watch)
     end_agents(ledger, heir).await;
     lift(ledger, heir).await?;
     until_open(ledger, heir).await?;
+    hook::run(ledger, Point::BeforeStart, watch).await?;
     let started =
         if heir == Side::Destination { begin_there(ledger).await? } else { begin_again(ledger, watch).await? };
-    let waiting = until_ready(ledger, heir, &started, options.start_patience.unwrap_or(START_PATIENCE)).await?;
+    let mut waiting = until_ready(ledger, heir, &started, options.start_patience.unwrap_or(START_PATIENCE)).await?;
+    if waiting.is_empty()
+        && let Err(error) = hook::run(ledger, Point::AfterReady, watch).await
+    {
+        waiting.push(error.to_string());
+    }
     conclude(ledger, &waiting).await?;
     watch.show(Update::Downtime(false));
     Ok(if waiting.is_empty() { Verdict::Done } else { Verdict::NotReady(waiting) })

@@ -71,6 +71,10 @@ pub(crate) struct CreateArgs {
     /// What comes along with the claims
     #[arg(long, value_enum, value_name = "WHAT", default_value = "users")]
     pub(crate) resources: ResourcesWord,
+    /// A program that a cutover runs and waits for: before-stop, after-stop, before-start or after-ready, with an image and
+    /// what it runs, such as 'before-stop=postgres:17 psql -h db -c CHECKPOINT'; repeat the flag for more
+    #[arg(long, value_name = "POINT=IMAGE [COMMAND]")]
+    pub(crate) hook: Vec<String>,
     /// Image of the agents, on both sides or as SIDE=IMAGE [default: the one of this version]
     #[arg(long, value_name = "[SIDE=]IMAGE")]
     pub(crate) image: Vec<String>,

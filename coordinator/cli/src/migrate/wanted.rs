@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use tranship_api::hook::{Hook, Point};
 use tranship_api::migration::{Migration, Volume};
 
 use super::args::CreateArgs;
@@ -53,6 +54,7 @@ impl CreateArgs {
         spec.cutover.verify = self.verify.into();
         spec.cutover.quiesce = self.quiesce.into();
         spec.cutover.resources = self.resources.into();
+        spec.cutover.hooks = self.hook.iter().map(|text| hook(text)).collect::<Result<_, _>>()?;
         for image in &self.image {
             match image.split_once('=') {
                 Some(("source", image)) => spec.agents.source.image = Some(image.to_owned()),
@@ -94,6 +96,18 @@ impl CreateArgs {
         }
         Ok(volumes)
     }
+}
+
+/// `POINT=IMAGE [COMMAND]`; whatever has spaces of its own is for a file.
+fn hook(text: &str) -> Result<Hook, RunError> {
+    let hint = format!("write it as POINT=IMAGE COMMAND, with one of {}", Point::ALL.map(Point::word).join(", "));
+    let (word, program) = split(text, '=', &hint)?;
+    let at = Point::ALL.into_iter().find(|point| point.word() == word);
+    let mut words = program.split_whitespace().map(str::to_owned);
+    let (Some(at), Some(image)) = (at, words.next()) else {
+        return Err(RunError::usage(format!("--hook {text:?} is none"), hint));
+    };
+    Ok(Hook { at, image, command: words.collect(), service_account: None, run_as_user: None, timeout_seconds: None })
 }
 
 /// `A[:B]`.
@@ -161,12 +175,16 @@ mod tests {
     #[test]
     fn what_is_typed_becomes_a_migration_that_reads_back_from_yaml() {
         let line = "shop --from a --to b -n shop:store --pvc data:db --pvc media --size data=20Gi \
-                    --storage-class ext4:xfs --bandwidth 50Mbit/s --max-downtime 30s --listen source --image x/y:1";
+                    --storage-class ext4:xfs --bandwidth 50Mbit/s --max-downtime 30s --listen source --image x/y:1 \
+                    --hook after-ready=x/z:1";
         let migration = typed(line).expect("it means something");
         assert_eq!(migration.spec.destination.namespace.as_deref(), Some("store"));
         assert_eq!(migration.spec.volumes[0].to.as_deref(), Some("db"));
         assert_eq!(migration.spec.volumes[0].size.as_deref(), Some("20Gi"));
         assert_eq!(migration.spec.storage_classes["ext4"], "xfs");
+        let command = hook("before-stop=x/z:1 psql -c CHECKPOINT").expect("a hook").command;
+        assert_eq!(command, ["psql", "-c", "CHECKPOINT"]);
+        assert!(hook("at-noon=x/z:1").is_err() && hook("before-stop=").is_err());
         let text = tranship_coordinator::yaml::write(&migration).expect("it can be written");
         assert_eq!(tranship_coordinator::yaml::read::<Migration>(&text).expect("it reads back"), migration);
     }
