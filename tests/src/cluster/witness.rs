@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::space::Space;
 
 /// Watches until it is asked.
-pub(crate) struct Witness {
+pub struct Witness {
     seen: Arc<Mutex<Seen>>,
     watching: Vec<Child>,
 }
@@ -28,7 +28,7 @@ struct Seen {
 
 impl Witness {
     /// Watches pods with these labels on both sides of a space.
-    pub(crate) fn start(space: &Space, labels: &str) -> Self {
+    pub fn start(space: &Space, labels: &str) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let watch = |(side, place): (usize, &super::Place)| {
             let words = ["get", "pods", "--selector", labels, "--watch", "--output-watch-events", "--output", "json"];
@@ -51,7 +51,7 @@ impl Witness {
     ///
     /// # Panics
     /// When the application ever ran on both sides at once, or did not run on one of them at all.
-    pub(crate) fn swears(mut self) {
+    pub fn swears(mut self) {
         for child in &mut self.watching {
             assert!(child.try_wait().expect("it is our child").is_none(), "the witness looked away");
         }
