@@ -67,7 +67,7 @@ impl Database {
 
     /// Has pgbench load it until it stops.
     pub fn load(place: &Place) -> Load {
-        let words = ["exec", "db-0", "--", "pgbench", "-h", "/tmp", "-U", "postgres", "-c", "2", "-T", "600"];
+        let words = ["exec", "db-0", "--", "pgbench", "-h", "/tmp", "-U", "postgres", "-c", "2", "-T", "3600"];
         let mut command = place.command(&words);
         Load(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("kubectl runs"))
     }

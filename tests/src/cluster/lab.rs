@@ -53,6 +53,18 @@ pub fn lab() -> &'static Lab {
     made.as_ref().unwrap_or_else(|why| panic!("there is no lab: {why}"))
 }
 
+/// The same, where its nodes also have what a measurement needs: the product as users get it, and what people use
+/// instead.
+///
+/// # Panics
+/// When it does not come up, or something cannot be built.
+pub fn lab_for_figures() -> &'static Lab {
+    let lab = lab();
+    tranship_lab::load_for_figures(root(), &|line| say(line))
+        .unwrap_or_else(|error| panic!("the nodes do not get what figures need: {error}"));
+    lab
+}
+
 impl Lab {
     /// The cluster on this side.
     pub fn cluster(&self, side: Side) -> &Cluster {
