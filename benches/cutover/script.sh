@@ -68,14 +68,14 @@ pods() { # CLAIM POD MODE CLASS SIZE
     to set selector service "copy-$1" "copies=$1"
     from wait --for condition=Ready "pod/copy-$1" --timeout 3m
     to wait --for condition=Ready "pod/copy-$1" --timeout 3m
-    from exec "copy-$1" -- ssh-keygen -q -t ed25519 -N '' -f /root/key
-    key=$(from exec "copy-$1" -- cat /root/key.pub)
-    to exec "copy-$1" -- sh -c "ssh-keygen -A && mkdir -p /root/.ssh && echo '$key' >/root/.ssh/authorized_keys && /usr/sbin/sshd"
+    from exec "copy-$1" -- ssh-keygen -q -t ed25519 -N '' -f /tmp/key
+    key=$(from exec "copy-$1" -- cat /tmp/key.pub)
+    to exec "copy-$1" -- sh -c "ssh-keygen -A && mkdir -p ~/.ssh && echo '$key' >~/.ssh/authorized_keys && /usr/sbin/sshd"
 }
 
 copy() { # CLAIM POD MODE CLASS SIZE
     port=$(to get service "copy-$1" --output 'jsonpath={.spec.ports[0].nodePort}')
-    ssh="ssh -i /root/key -p $port -o StrictHostKeyChecking=accept-new -o LogLevel=ERROR"
+    ssh="ssh -i /tmp/key -p $port -o StrictHostKeyChecking=accept-new -o LogLevel=ERROR"
     case $3 in
         Block)
             from exec "copy-$1" -- sh -c "dd if=/dev/volume bs=4M status=none |
