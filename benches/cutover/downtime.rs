@@ -11,6 +11,8 @@ pub(crate) struct Downtime {
     pub(crate) stop: f64,
     /// What of that it took to start: from the moment that its pod had a node.
     pub(crate) start: f64,
+    /// What of the start went by before its containers ran: volumes that are attached and mounted, above all.
+    pub(crate) volumes: f64,
 }
 
 impl Downtime {
@@ -23,6 +25,8 @@ impl Downtime {
             whole: seconds(last_ms, first_ms),
             stop: seconds(moments.told_ms?, moments.ended_ms?),
             start: seconds(moments.scheduled_ms?, first_ms),
+            // Who answers runs, whatever the watch has told by then.
+            volumes: seconds(moments.scheduled_ms?, moments.running_ms.unwrap_or(first_ms)),
         })
     }
 
@@ -42,17 +46,20 @@ mod tests {
             told_ms: Some(told),
             ended_ms: Some(ended),
             scheduled_ms: Some(scheduled),
+            running_ms: Some(scheduled + 2_000),
         };
-        for (outage, seen, [whole, stop, start, added]) in [
+        for (outage, seen, [whole, stop, start, volumes, added]) in [
             // It answers for a while after it was told to stop.
-            ([2_000, 12_000], moments(1_500, 3_000, 9_000), [10.0, 1.0, 3.0, 6.0]),
+            ([2_000, 12_000], moments(1_500, 3_000, 9_000), [10.0, 1.0, 3.0, 2.0, 6.0]),
             // It does not answer long before.
-            ([2_000, 12_000], moments(4_000, 5_000, 9_000), [10.0, 1.0, 3.0, 6.0]),
+            ([2_000, 12_000], moments(4_000, 5_000, 9_000), [10.0, 1.0, 3.0, 2.0, 6.0]),
             // It answers before the watch has told of its pod.
-            ([2_000, 12_000], moments(2_000, 3_000, 12_500), [10.0, 1.0, 0.0, 9.0]),
+            ([2_000, 12_000], moments(2_000, 3_000, 12_500), [10.0, 1.0, 0.0, 0.0, 9.0]),
         ] {
             let downtime = Downtime::new(outage, seen).expect("all was seen");
-            assert_eq!([downtime.whole, downtime.stop, downtime.start, downtime.added()], [whole, stop, start, added]);
+            let Downtime { whole: all, stop: stopped, start: started, volumes: mounted } = downtime;
+            let found = [all, stopped, started, mounted, downtime.added()];
+            assert_eq!(found, [whole, stop, start, volumes, added]);
         }
         assert_eq!(Downtime::new([1, 2], Moments::default()), None);
     }

@@ -79,17 +79,18 @@ fn main() -> ExitCode {
         let outcomes: Vec<Outcome> = contestants.map(|who| cases::run(case, who, arguments.scale)).collect();
         // A script that loses something is a result; that we do is none.
         has_lost |= outcomes.iter().any(|outcome| outcome.who == Contestant::Tranship && outcome.lost > 0);
-        print(case, &outcomes, arguments.output);
+        print(case, &outcomes, &arguments);
     }
     if has_lost { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn print(case: &Case, outcomes: &[Outcome], output: Output) {
+fn print(case: &Case, outcomes: &[Outcome], arguments: &Arguments) {
     let of = |who: Contestant| outcomes.iter().find(|outcome| outcome.who == who);
     let bars = bars::judge(case, of(Contestant::Tranship), of(Contestant::Script));
-    match output {
+    match arguments.output {
         Output::Human => {
-            println!("\n{}: {}\n{}", case.id, case.what, table::text(outcomes));
+            let scale = if arguments.scale == Scale::Small { " (an eighth of it)" } else { "" };
+            println!("\n{}: {}{scale}\n{}", case.id, case.what, table::text(outcomes));
             bars.iter().for_each(|bar| println!("  {bar}"));
         }
         Output::Json => {

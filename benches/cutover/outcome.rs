@@ -81,7 +81,7 @@ impl Outcome {
     pub(crate) fn json(&self, case: &str) -> Value {
         let downtimes = self.downtimes.iter().map(|(application, downtime)| {
             let seconds = downtime
-                .map(|one| json!({"whole": one.whole, "stop": one.stop, "start": one.start, "added": one.added()}));
+                .map(|one| json!({"whole": one.whole, "stop": one.stop, "start": one.start, "volumes": one.volumes, "added": one.added()}));
             json!({"application": application.name(), "seconds": seconds})
         });
         let idle = self.told.idle.as_ref();

@@ -19,6 +19,8 @@ pub(crate) struct Moments {
     pub(crate) ended_ms: Option<u64>,
     /// The pod at the destination had a node.
     pub(crate) scheduled_ms: Option<u64>,
+    /// All of its containers ran.
+    pub(crate) running_ms: Option<u64>,
 }
 
 /// Watches the pods of applications on both sides.
@@ -59,7 +61,7 @@ impl Moments {
             Side::Source => {
                 if is_gone || pod["metadata"]["deletionTimestamp"].is_string() {
                     self.told_ms.get_or_insert(now_ms);
-                    if is_gone || has_ended(pod) {
+                    if is_gone || has_all(pod, "terminated") {
                         self.ended_ms.get_or_insert(now_ms);
                     }
                 }
@@ -67,15 +69,19 @@ impl Moments {
             Side::Destination => {
                 if !is_gone && pod["spec"]["nodeName"].is_string() {
                     self.scheduled_ms.get_or_insert(now_ms);
+                    if has_all(pod, "running") {
+                        self.running_ms.get_or_insert(now_ms);
+                    }
                 }
             }
         }
     }
 }
 
-fn has_ended(pod: &Value) -> bool {
+/// Whether all of its containers are in this state.
+fn has_all(pod: &Value, state: &str) -> bool {
     let containers = pod["status"]["containerStatuses"].as_array();
-    containers.is_some_and(|all| all.iter().all(|one| one["state"].get("terminated").is_some()))
+    containers.is_some_and(|all| all.iter().all(|one| one["state"].get(state).is_some()))
 }
 
 #[cfg(test)]
@@ -102,6 +108,7 @@ mod tests {
         ] {
             moments.take(side, &event, at);
         }
-        assert_eq!(moments, Moments { told_ms: Some(2), ended_ms: Some(3), scheduled_ms: Some(6) });
+        let wanted = Moments { told_ms: Some(2), ended_ms: Some(3), scheduled_ms: Some(6), running_ms: Some(7) };
+        assert_eq!(moments, wanted);
     }
 }

@@ -23,6 +23,7 @@ pub(crate) fn text(outcomes: &[Outcome]) -> String {
         lines.push(figures("  down", downtimes().map(|one| Some(one?.whole))));
         lines.push(figures("  its own stop", downtimes().map(|one| Some(one?.stop))));
         lines.push(figures("  its own start", downtimes().map(|one| Some(one?.start))));
+        lines.push(figures("    of it until its container ran", downtimes().map(|one| Some(one?.volumes))));
         lines.push(figures("  added", downtimes().map(|one| Some(one?.added()))));
     }
     lines.push(line("acknowledged and lost", outcomes.iter().map(|outcome| outcome.lost.to_string())));
