@@ -76,7 +76,15 @@ fn main() -> ExitCode {
         }
         let is_wanted = |who: &Contestant| arguments.only.as_ref().is_none_or(|only| who.name().contains(only));
         let contestants = Contestant::ALL.into_iter().filter(is_wanted);
-        let outcomes: Vec<Outcome> = contestants.map(|who| cases::run(case, who, arguments.scale)).collect();
+        let outcomes = contestants.map(|who| {
+            let outcome = cases::run(case, who, arguments.scale);
+            if arguments.output == Output::Json {
+                // At once: what comes after it takes minutes, and may fail.
+                println!("{}", outcome.json(case.id));
+            }
+            outcome
+        });
+        let outcomes: Vec<Outcome> = outcomes.collect();
         // A script that loses something is a result; that we do is none.
         has_lost |= outcomes.iter().any(|outcome| outcome.who == Contestant::Tranship && outcome.lost > 0);
         print(case, &outcomes, &arguments);
@@ -94,7 +102,6 @@ fn print(case: &Case, outcomes: &[Outcome], arguments: &Arguments) {
             bars.iter().for_each(|bar| println!("  {bar}"));
         }
         Output::Json => {
-            outcomes.iter().for_each(|outcome| println!("{}", outcome.json(case.id)));
             for bar in &bars {
                 let (what, kept) = (&bar.what, bar.is_kept());
                 let bar =
