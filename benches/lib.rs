@@ -1,1 +1,1 @@
-//! What it costs: micro-benchmarks (`frame`), and comparisons with peers (`compare`) that print ratios.
+//! What it costs: micro-benchmarks (`frame`), and comparisons with peers (`compare`, `cutover`) that print ratios.

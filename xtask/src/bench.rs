@@ -17,6 +17,13 @@ pub(crate) enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Moves applications between two real clusters, by us and by a script, and prints the downtime; `--help` lists the cases.
+    #[command(disable_help_flag = true)]
+    Cutover {
+        /// Handed on: cases such as `tracked`, `--only tranship`, `--scale small|full`, `--output json`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Runs the micro-benchmarks.
     Micro {
         /// Handed on: part of a benchmark's name, and options of criterion.
@@ -35,6 +42,10 @@ pub(crate) fn run(root: &Path, bench: &Bench) -> ExitCode {
             ],
             arguments,
         ),
+        // The program gives the clusters an image, and what is typed is the very program of that.
+        Bench::Cutover { arguments } => {
+            (&[&["run", "--quiet", "--release", "--package", "tranship-benches", "--bin", "cutover", "--"]], arguments)
+        }
         Bench::Micro { arguments } => (&[&["bench", "--package", "tranship-benches", "--"]], arguments),
     };
     let (last, before) = steps.split_last().expect("each benchmark has a step");

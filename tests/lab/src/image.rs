@@ -17,6 +17,13 @@ pub const BUSYBOX: &str = "docker.io/lab/busybox:1";
 /// A database server with its tools, pgbench among them: it keeps its data in `$PGDATA`, as user 999.
 pub const POSTGRES: &str = "docker.io/lab/postgres:1";
 
+/// rsync, ssh and its server, and what copies a device: what people copy volumes with. It waits until it is told to do
+/// something.
+pub const RSYNC: &str = "docker.io/lab/rsync:1";
+
+/// How the server of RSYNC lets root in: by a key, and without the rest of a system around it.
+const SSHD_CONFIG: &str = "PermitRootLogin prohibit-password\nStrictModes no\nUsePAM no\nPidFile none\n";
+
 /// What a container of POSTGRES runs: it makes a database where there is none, and is never asked for a password.
 const START_POSTGRES: &str = r#"#!/bin/sh
 set -eu
@@ -44,17 +51,28 @@ const LEFT_OUT: &[&str] = &[
 
 /// Makes the archives of all images that are not there yet.
 pub(crate) fn build_all(layout: &Layout, say: &dyn Fn(&str)) -> Result<Vec<PathBuf>, LabError> {
+    Ok(vec![build(layout, "busybox", busybox, say)?, build(layout, "postgres", postgres, say)?])
+}
+
+/// Makes the archive of RSYNC, which only a comparison needs, if it is not there yet.
+pub(crate) fn build_rsync(layout: &Layout, say: &dyn Fn(&str)) -> Result<PathBuf, LabError> {
+    build(layout, "rsync", rsync, say)
+}
+
+fn build(
+    layout: &Layout,
+    name: &str,
+    make: fn(&Path) -> Result<(), LabError>,
+    say: &dyn Fn(&str),
+) -> Result<PathBuf, LabError> {
     let folder = layout.cache().join("images");
     fs::create_dir_all(&folder).map_err(LabError::io(&folder))?;
-    let build = |name: &str, make: &dyn Fn(&Path) -> Result<(), LabError>| {
-        let archive = folder.join(format!("{name}.tar"));
-        if !archive.exists() {
-            say(&format!("making the image {name}"));
-            make(&archive)?;
-        }
-        Ok::<_, LabError>(archive)
-    };
-    Ok(vec![build("busybox", &busybox)?, build("postgres", &postgres)?])
+    let archive = folder.join(format!("{name}.tar"));
+    if !archive.exists() {
+        say(&format!("making the image {name}"));
+        make(&archive)?;
+    }
+    Ok(archive)
 }
 
 /// Makes an archive that depends on contents, names and permissions alone.
@@ -126,10 +144,7 @@ fn postgres(archive: &Path) -> Result<(), LabError> {
     fs::create_dir_all(file("usr/local/bin")).map_err(LabError::io(&start))?;
     write(&start, START_POSTGRES)?;
     fs::set_permissions(&start, Permissions::from_mode(0o755)).map_err(LabError::io(&start))?;
-    let shell = file("usr/bin/sh");
-    if !shell.exists() {
-        symlink("dash", &shell).map_err(LabError::io(&shell))?;
-    }
+    link_shell(root.path())?;
     // Debian's wrappers want a whole system around them.
     let programs = fs::read_dir(file("usr/lib/postgresql")).map_err(LabError::io(&file("usr/lib/postgresql")))?;
     let version =
@@ -142,6 +157,26 @@ fn postgres(archive: &Path) -> Result<(), LabError> {
     let (entrypoint, variables) =
         (&["/usr/local/bin/start-postgres"], &["PGDATA=/data/postgres", "PGHOST=/tmp", "PGUSER=postgres"]);
     Image { names: &[POSTGRES], root: root.path(), entrypoint, variables }.archive(archive)
+}
+
+fn rsync(archive: &Path) -> Result<(), LabError> {
+    let root = empty_root()?;
+    unpack_packages(&["rsync", "openssh-client", "openssh-server", "coreutils", "dash"], root.path())?;
+    let file = |name: &str| root.path().join(name);
+    write(&file("etc/passwd"), "root:x:0:0::/root:/bin/sh\nsshd:x:100:65534::/run/sshd:/bin/false\n")?;
+    write(&file("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
+    write(&file("etc/ssh/sshd_config"), SSHD_CONFIG)?;
+    let separated = file("run/sshd");
+    fs::create_dir_all(&separated).map_err(LabError::io(&separated))?;
+    link_shell(root.path())?;
+    let entrypoint = &["/usr/bin/sleep", "2147483647"];
+    Image { names: &[RSYNC], root: root.path(), entrypoint, variables: &[] }.archive(archive)
+}
+
+/// The shell, where what would make the link was not run.
+fn link_shell(root: &Path) -> Result<(), LabError> {
+    let shell = root.join("usr/bin/sh");
+    if shell.exists() { Ok(()) } else { symlink("dash", &shell).map_err(LabError::io(&shell)) }
 }
 
 /// A root with nothing in it but the folders that every one has.

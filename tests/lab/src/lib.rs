@@ -29,10 +29,10 @@ use std::time::Duration;
 
 pub use cluster::{Cluster, Version};
 pub use error::LabError;
-pub use image::{BUSYBOX, POSTGRES};
+pub use image::{BUSYBOX, POSTGRES, RSYNC};
 pub use layout::Layout;
 pub use link::Link;
-pub use product::{Profile, TRANSHIP, TRANSHIP_VERSION, WRITER, image};
+pub use product::{Profile, TRANSHIP, TRANSHIP_RELEASE, TRANSHIP_VERSION, WRITER, image};
 pub use relay::relay;
 pub use weather::Weather;
 
@@ -91,6 +91,14 @@ pub fn load_as(root: &Path, profile: Profile) -> Result<(), LabError> {
         return Err(LabError::Machine("there is no lab: bring it up first".to_owned()));
     }
     import(&clusters, &product::build_all(&layout, profile, &|_| {})?)
+}
+
+/// Gives every node of the lab, which is up, what a measurement needs beside the tests: [`TRANSHIP_RELEASE`] and [`RSYNC`].
+/// Nothing is replaced that tests use.
+pub fn load_for_figures(root: &Path, say: &dyn Fn(&str)) -> Result<(), LabError> {
+    let layout = Layout::new(root);
+    let archives = [product::build_release(&layout, say)?, image::build_rsync(&layout, say)?];
+    import(&clusters([Version::OLDER; 2]), &archives)
 }
 
 fn import(clusters: &[Cluster], archives: &[PathBuf]) -> Result<(), LabError> {

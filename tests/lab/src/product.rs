@@ -16,6 +16,9 @@ pub const TRANSHIP: &str = "tranship.io/tranship:dev";
 /// The same, under the version that is built.
 pub const TRANSHIP_VERSION: &str = concat!("tranship.io/tranship:", env!("CARGO_PKG_VERSION"));
 
+/// The product as users get it, whatever the lab runs its tests with: for figures.
+pub const TRANSHIP_RELEASE: &str = "tranship.io/tranship:release";
+
 /// Applications that never stop writing: `files write|check FOLDER` and `blocks write|check DEVICE`.
 pub const WRITER: &str = "tranship.io/lab-writer:dev";
 
@@ -50,6 +53,15 @@ pub(crate) fn build_all(layout: &Layout, profile: Profile, say: &dyn Fn(&str)) -
         Profile::Dev,
     )?;
     Ok(vec![tranship, writer])
+}
+
+/// An archive of [`TRANSHIP_RELEASE`], built anew.
+pub(crate) fn build_release(layout: &Layout, say: &dyn Fn(&str)) -> Result<PathBuf, LabError> {
+    let archive = layout.cache().join("images/tranship-release.tar");
+    fs::create_dir_all(layout.cache().join("images")).map_err(LabError::io(&archive))?;
+    say("making the image tranship, as users get it");
+    let program = Program { package: "tranship", binary: "tranship", names: &[TRANSHIP_RELEASE] };
+    program.image(layout, &archive, Profile::Release).map(|()| archive)
 }
 
 struct Program<'a> {

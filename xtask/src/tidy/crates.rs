@@ -12,7 +12,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tranship-api", &[]),
     ("tranship-coordinator", &["tranship-api", "tranship-proto"]),
     ("tranship", &["tranship-coordinator", "tranship-api", "tranship-agent", "tranship-proto"]),
-    ("tranship-benches", &["tranship-proto", "tranship-engine", "tranship-agent", "tranship", "tranship-tests"]),
+    (
+        "tranship-benches",
+        &["tranship-proto", "tranship-engine", "tranship-agent", "tranship", "tranship-tests", "tranship-lab"],
+    ),
     (
         "tranship-tests",
         &["tranship-proto", "tranship-engine", "tranship-agent", "tranship-api", "tranship", "tranship-lab"],

@@ -21,69 +21,78 @@ const PSQL: &[&str] = &["psql", "-h", "/tmp", "-U", "postgres", "-q", "-A", "-t"
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// A StatefulSet `db` with one pod, and the claim `data-db-0`.
-pub(crate) struct Database;
+pub struct Database;
 
 impl Database {
-    pub(crate) const LABELS: &str = "app=db";
-    pub(crate) const CLAIM: &str = "data-db-0";
+    /// Labels of its pod.
+    pub const LABELS: &str = "app=db";
+    /// The claim with its data.
+    pub const CLAIM: &str = "data-db-0";
 
     /// Makes it, with a table for commits and pgbench's own, and waits until it answers.
-    pub(crate) fn start(place: &Place) {
-        place.make(&objects());
+    pub fn start(place: &Place) {
+        Self::start_with(place, 1, "1Gi");
+    }
+
+    /// The same with pgbench's tables at this scale, 15 MiB each, on a claim of this size.
+    pub fn start_with(place: &Place, scale: u32, claim: &str) {
+        place.make(&Self::objects(claim, 1));
         place.await_ready(Self::LABELS, 1);
         Self::ask(place, "create table commits (n bigint primary key)");
-        place.kubectl(&["exec", "db-0", "--", "pgbench", "-h", "/tmp", "-U", "postgres", "-i", "-s", "1", "-q"]);
+        let words = ["exec", "db-0", "--", "pgbench", "-h", "/tmp", "-U", "postgres", "-i", "-q", "-s"];
+        place.kubectl(&[&words[..], &[&scale.to_string()]].concat());
+    }
+
+    /// What is made of it; with no replicas it is there and does not run.
+    pub fn objects(claim: &str, replicas: u32) -> [Value; 2] {
+        let labels = json!({"app": "db"});
+        let stop = "/usr/lib/postgresql/*/bin/pg_ctl stop -D $PGDATA -m fast";
+        let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "db"},
+            "spec": {"clusterIP": "None", "selector": labels, "ports": [{"port": 5432}]}});
+        let set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db"}, "spec": {
+            "replicas": replicas, "serviceName": "db", "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {
+                "terminationGracePeriodSeconds": 30,
+                "securityContext": {"runAsUser": 999, "runAsGroup": 999, "fsGroup": 999,
+                    "fsGroupChangePolicy": "OnRootMismatch"},
+                "containers": [{"name": "db", "image": tranship_lab::POSTGRES, "imagePullPolicy": "IfNotPresent",
+                    "readinessProbe": {"exec": {"command": ["pg_isready", "-q", "-h", "/tmp"]}, "periodSeconds": 1},
+                    "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", stop]}}},
+                    "volumeMounts": [{"name": "data", "mountPath": "/data"}]}]}},
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {
+                "accessModes": ["ReadWriteOnce"], "storageClassName": "xfs",
+                "resources": {"requests": {"storage": claim}}}}]}});
+        [service, set]
     }
 
     /// Has pgbench load it until it stops.
-    pub(crate) fn load(place: &Place) -> Load {
-        let words = ["exec", "db-0", "--", "pgbench", "-h", "/tmp", "-U", "postgres", "-c", "2", "-T", "600"];
+    pub fn load(place: &Place) -> Load {
+        let words = ["exec", "db-0", "--", "pgbench", "-h", "/tmp", "-U", "postgres", "-c", "2", "-T", "3600"];
         let mut command = place.command(&words);
         Load(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("kubectl runs"))
     }
 
     /// What a query gives, line by line.
-    pub(crate) fn ask(place: &Place, query: &str) -> Vec<String> {
+    pub fn ask(place: &Place, query: &str) -> Vec<String> {
         let words = [&["exec", "db-0", "--"], PSQL, &["-c", query]].concat();
         place.kubectl(&words).lines().map(str::to_owned).collect()
     }
 
     /// The commits that are there.
-    pub(crate) fn commits(place: &Place) -> BTreeSet<u64> {
+    pub fn commits(place: &Place) -> BTreeSet<u64> {
         let lines = Self::ask(place, "select n from commits");
         lines.iter().map(|line| line.parse().expect("a number")).collect()
     }
 
     /// Everything that can be read must be readable: checksums of pages are verified on the way.
-    pub(crate) fn check(place: &Place) {
+    pub fn check(place: &Place) {
         Self::ask(place, "select count(*), sum(abalance) from pgbench_accounts");
         Self::ask(place, "reindex table commits");
     }
 }
 
-fn objects() -> [Value; 2] {
-    let labels = json!({"app": "db"});
-    let stop = "/usr/lib/postgresql/*/bin/pg_ctl stop -D $PGDATA -m fast";
-    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "db"},
-        "spec": {"clusterIP": "None", "selector": labels, "ports": [{"port": 5432}]}});
-    let set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db"}, "spec": {
-        "replicas": 1, "serviceName": "db", "selector": {"matchLabels": labels},
-        "template": {"metadata": {"labels": labels}, "spec": {
-            "terminationGracePeriodSeconds": 30,
-            "securityContext": {"runAsUser": 999, "runAsGroup": 999, "fsGroup": 999,
-                "fsGroupChangePolicy": "OnRootMismatch"},
-            "containers": [{"name": "db", "image": tranship_lab::POSTGRES, "imagePullPolicy": "IfNotPresent",
-                "readinessProbe": {"exec": {"command": ["pg_isready", "-q", "-h", "/tmp"]}, "periodSeconds": 1},
-                "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", stop]}}},
-                "volumeMounts": [{"name": "data", "mountPath": "/data"}]}]}},
-        "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {
-            "accessModes": ["ReadWriteOnce"], "storageClassName": "xfs",
-            "resources": {"requests": {"storage": "1Gi"}}}}]}});
-    [service, set]
-}
-
 /// pgbench, which runs.
-pub(crate) struct Load(Child);
+pub struct Load(Child);
 
 impl Drop for Load {
     fn drop(&mut self) {
@@ -94,7 +103,7 @@ impl Drop for Load {
 }
 
 /// A client that commits one number after the other, and goes on with the next one when its connection breaks.
-pub(crate) struct Client {
+pub struct Client {
     stop: Sender<()>,
     last: Arc<AtomicU64>,
     acknowledged: Arc<Mutex<BTreeSet<u64>>>,
@@ -103,7 +112,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// Begins with the number `first`.
-    pub(crate) fn start(place: &Place, first: u64) -> Self {
+    pub fn start(place: &Place, first: u64) -> Self {
         let (stop, stopped) = mpsc::channel();
         let (last, acknowledged) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(BTreeSet::new())));
         let (noted_last, noted, place) = (Arc::clone(&last), Arc::clone(&acknowledged), place.clone());
@@ -131,14 +140,14 @@ impl Client {
     }
 
     /// Waits until so many more commits are acknowledged.
-    pub(crate) fn await_more(&self, commits: usize) {
+    pub fn await_more(&self, commits: usize) {
         let count = || self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).len();
         let wanted = count() + commits;
         until(&format!("{wanted} commits"), || (count() >= wanted).then_some(()));
     }
 
     /// Ends it, and gives the commits that were acknowledged.
-    pub(crate) fn end(self) -> BTreeSet<u64> {
+    pub fn end(self) -> BTreeSet<u64> {
         let Self { stop, acknowledged, thread, last } = self;
         drop(stop);
         thread.join().expect("a client does not panic");

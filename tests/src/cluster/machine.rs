@@ -3,9 +3,9 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::processes::{Outcome, Running, binary};
 use serde_json::Value;
 use tempfile::TempDir;
-use tranship_tests::processes::{Outcome, Running, binary};
 
 use super::lab::{lab, say};
 use super::space::Space;
@@ -14,13 +14,19 @@ use super::space::Space;
 const COMMAND_MAX: Duration = Duration::from_secs(400);
 
 /// A machine with both contexts in its kubeconfig.
-pub(crate) struct Machine {
+pub struct Machine {
     state: TempDir,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Machine {
     /// One that remembers nothing.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self { state: tempfile::tempdir().expect("a folder") }
     }
 
@@ -33,7 +39,7 @@ impl Machine {
     }
 
     /// Types a command, which may fail.
-    pub(crate) fn try_run(&self, words: &[&str]) -> Outcome {
+    pub fn try_run(&self, words: &[&str]) -> Outcome {
         let began = Instant::now();
         let outcome = Running::start(&mut self.command(words)).finish(COMMAND_MAX);
         let (code, seconds) = (outcome.code, began.elapsed().as_secs_f64());
@@ -42,29 +48,29 @@ impl Machine {
     }
 
     /// Types a command, which has to succeed.
-    pub(crate) fn run(&self, words: &[&str]) -> Outcome {
+    pub fn run(&self, words: &[&str]) -> Outcome {
         self.try_run(words).expect_code(0)
     }
 
     /// Types a command that is cut off right after it has recorded a step.
-    pub(crate) fn run_until_killed_at(&self, step: &str, words: &[&str]) {
+    pub fn run_until_killed_at(&self, step: &str, words: &[&str]) {
         let outcome = Running::start(self.command(words).env("TRANSHIP_STOP_AT", step)).finish(COMMAND_MAX);
         assert!(outcome.signal.is_some(), "not cut off at {step}: {outcome:#?}");
         say(&format!("  tranship {}: cut off at {step}", words.join(" ")));
     }
 
     /// `create` of the migration of a space, with more words.
-    pub(crate) fn create(&self, space: &Space, more: &[&str]) -> Outcome {
+    pub fn create(&self, space: &Space, more: &[&str]) -> Outcome {
         self.run(&[&create_words(space).iter().map(String::as_str).collect::<Vec<_>>()[..], more].concat())
     }
 
     /// The same, which may fail.
-    pub(crate) fn try_create(&self, space: &Space, more: &[&str]) -> Outcome {
+    pub fn try_create(&self, space: &Space, more: &[&str]) -> Outcome {
         self.try_run(&[&create_words(space).iter().map(String::as_str).collect::<Vec<_>>()[..], more].concat())
     }
 
     /// What `status` says.
-    pub(crate) fn status(&self, space: &Space) -> Value {
+    pub fn status(&self, space: &Space) -> Value {
         let words = ["status", &space.name, "--output", "json"];
         Running::start(&mut self.command(&words)).finish(COMMAND_MAX).expect_code(0).json()
     }
@@ -78,7 +84,7 @@ fn create_words(space: &Space) -> Vec<String> {
 }
 
 /// Where a migration lies, as it is typed on a machine that does not remember it.
-pub(crate) fn places(space: &Space) -> [String; 3] {
+pub fn places(space: &Space) -> [String; 3] {
     let namespaces = format!("{}:{}", space.source.namespace, space.destination.namespace);
     [
         format!("--from={}", space.source.side.context()),

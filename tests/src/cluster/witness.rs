@@ -1,19 +1,17 @@
 //! Somebody who sees every pod of both clusters: the application must never run on both sides.
 
 use std::collections::BTreeSet;
-use std::io::BufReader;
-use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
 use serde_json::Value;
 
 use super::space::Space;
+use super::watch::Watch;
 
 /// Watches until it is asked.
-pub(crate) struct Witness {
+pub struct Witness {
     seen: Arc<Mutex<Seen>>,
-    watching: Vec<Child>,
+    watch: Watch,
 }
 
 #[derive(Default)]
@@ -28,33 +26,21 @@ struct Seen {
 
 impl Witness {
     /// Watches pods with these labels on both sides of a space.
-    pub(crate) fn start(space: &Space, labels: &str) -> Self {
+    pub fn start(space: &Space, labels: &str) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let watch = |(side, place): (usize, &super::Place)| {
-            let words = ["get", "pods", "--selector", labels, "--watch", "--output-watch-events", "--output", "json"];
-            let mut child = place.command(&words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("kubectl");
-            let told = BufReader::new(child.stdout.take().expect("it is piped"));
-            let seen = Arc::clone(&seen);
-            thread::spawn(move || {
-                let events = serde_json::Deserializer::from_reader(told).into_iter::<Value>();
-                for event in events.map_while(Result::ok) {
-                    seen.lock().unwrap_or_else(PoisonError::into_inner).take(side, &event);
-                }
-            });
-            child
-        };
-        let watching = space.places().into_iter().enumerate().map(watch).collect();
-        Self { seen, watching }
+        let noted = Arc::clone(&seen);
+        let watch = Watch::start(space.places(), labels, move |side, event| {
+            noted.lock().unwrap_or_else(PoisonError::into_inner).take(side as usize, event);
+        });
+        Self { seen, watch }
     }
 
     /// Ends, and says what it saw.
     ///
     /// # Panics
     /// When the application ever ran on both sides at once, or did not run on one of them at all.
-    pub(crate) fn swears(mut self) {
-        for child in &mut self.watching {
-            assert!(child.try_wait().expect("it is our child").is_none(), "the witness looked away");
-        }
+    pub fn swears(mut self) {
+        assert!(self.watch.is_whole(), "the witness looked away");
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(seen.both.is_empty(), "the application ran on both sides: {:#?}", seen.both);
         assert_eq!(seen.ran, [true; 2], "the application did not run on both sides, one after the other");
@@ -75,16 +61,6 @@ impl Seen {
         }
         if self.running.iter().all(|pods| !pods.is_empty()) {
             self.both.push(format!("{:?} after {event}", self.running));
-        }
-    }
-}
-
-impl Drop for Witness {
-    fn drop(&mut self) {
-        for child in &mut self.watching {
-            // It may have ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
         }
     }
 }

@@ -3,21 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::walker::{Contract, Tree, differences, walk};
 use tempfile::TempDir;
-use tranship_tests::walker::{Contract, Tree, differences, walk};
 
 use super::lab::lab;
 use super::place::Place;
 
 /// The volume behind a claim.
-pub(crate) struct Volume {
+pub struct Volume {
     image: PathBuf,
     is_xfs: bool,
 }
 
 impl Volume {
     /// That of a claim, which is bound.
-    pub(crate) fn of(place: &Place, claim: &str) -> Self {
+    pub fn of(place: &Place, claim: &str) -> Self {
         let claim = place.get("persistentvolumeclaim", claim);
         let volume = place.get("persistentvolume", claim["spec"]["volumeName"].as_str().expect("a bound claim"));
         let csi = &volume["spec"]["csi"];
@@ -26,7 +26,7 @@ impl Volume {
     }
 
     /// What lies in it now. Nobody may write meanwhile.
-    pub(crate) fn tree(&self) -> Tree {
+    pub fn tree(&self) -> Tree {
         let folder = tempfile::tempdir().expect("a folder");
         let copy = self.copy(&folder);
         let mounted = Mounted::new(&copy, folder.path().join("volume"), self.is_xfs);
@@ -34,7 +34,7 @@ impl Volume {
     }
 
     /// Its bytes, as a digest.
-    pub(crate) fn digest(&self) -> String {
+    pub fn digest(&self) -> String {
         let folder = tempfile::tempdir().expect("a folder");
         let mut hasher = blake3::Hasher::new();
         let file = std::fs::File::open(self.copy(&folder)).expect("a copy");
@@ -52,12 +52,12 @@ impl Volume {
 }
 
 /// What is not the same in two trees, everything that can be seen considered.
-pub(crate) fn changes(before: &Tree, after: &Tree) -> Vec<String> {
+pub fn changes(before: &Tree, after: &Tree) -> Vec<String> {
     differences(before, after, &Contract::everything())
 }
 
 /// What is not the same in two trees, as far as a migration carries owners, access lists and capabilities.
-pub(crate) fn uncarried(source: &Tree, destination: &Tree) -> Vec<String> {
+pub fn uncarried(source: &Tree, destination: &Tree) -> Vec<String> {
     differences(source, destination, &Contract::owner())
 }
 

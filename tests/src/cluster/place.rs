@@ -10,14 +10,16 @@ use super::wait::until;
 
 /// One namespace of one cluster.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
-    pub(crate) side: Side,
-    pub(crate) namespace: String,
+pub struct Place {
+    /// In which cluster.
+    pub side: Side,
+    /// Its name.
+    pub namespace: String,
 }
 
 impl Place {
     /// kubectl for this namespace, with these arguments.
-    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let layout = &lab().layout;
         let folder = layout.home().join(lab().cluster(self.side).name);
         let mut command = Command::new(folder.join("kubectl"));
@@ -27,7 +29,7 @@ impl Place {
     }
 
     /// What kubectl prints; an error is what it says.
-    pub(crate) fn try_kubectl(&self, arguments: &[&str]) -> Result<String, String> {
+    pub fn try_kubectl(&self, arguments: &[&str]) -> Result<String, String> {
         let output = self.command(arguments).stdin(Stdio::null()).output().expect("kubectl runs");
         match output.status.success() {
             true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
@@ -36,13 +38,13 @@ impl Place {
     }
 
     /// The same, which has to succeed.
-    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
         let told = self.try_kubectl(arguments);
         told.unwrap_or_else(|error| panic!("{:?} kubectl {arguments:?}: {error}", self.side))
     }
 
     /// Makes objects.
-    pub(crate) fn make(&self, objects: &[Value]) {
+    pub fn make(&self, objects: &[Value]) {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
         let mut apply = self.command(&["apply", "--filename", "-"]);
         let mut child = apply.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("kubectl runs");
@@ -51,25 +53,25 @@ impl Place {
     }
 
     /// An object, if it is there.
-    pub(crate) fn find(&self, kind: &str, name: &str) -> Option<Value> {
+    pub fn find(&self, kind: &str, name: &str) -> Option<Value> {
         let told = self.kubectl(&["get", kind, name, "--ignore-not-found", "--output", "json"]);
         (!told.trim().is_empty()).then(|| serde_json::from_str(&told).expect("kubectl prints JSON"))
     }
 
     /// An object that is there.
-    pub(crate) fn get(&self, kind: &str, name: &str) -> Value {
+    pub fn get(&self, kind: &str, name: &str) -> Value {
         self.find(kind, name).unwrap_or_else(|| panic!("no {kind} {name} in {self:?}"))
     }
 
     /// All objects of some kinds with these labels; all of them if that is empty.
-    pub(crate) fn list(&self, kinds: &str, labels: &str) -> Vec<Value> {
+    pub fn list(&self, kinds: &str, labels: &str) -> Vec<Value> {
         let told = self.kubectl(&["get", kinds, "--selector", labels, "--output", "json"]);
         let mut list: Value = serde_json::from_str(&told).expect("kubectl prints JSON");
         serde_json::from_value(list["items"].take()).expect("a list")
     }
 
     /// Waits until an event of this reason about an object says something.
-    pub(crate) fn await_event(&self, reason: &str, object: &str, says: &str) {
+    pub fn await_event(&self, reason: &str, object: &str, says: &str) {
         until(&format!("{reason} of {object} that says {says:?}"), || {
             let events = self.list("events", "");
             let is_it = |event: &Value| {
@@ -82,12 +84,12 @@ impl Place {
     }
 
     /// Waits until no pod of these labels is there.
-    pub(crate) fn await_gone(&self, labels: &str) {
+    pub fn await_gone(&self, labels: &str) {
         until(&format!("no pod {labels}"), || self.list("pods", labels).is_empty().then_some(()));
     }
 
     /// Waits until all pods of a workload are ready.
-    pub(crate) fn await_ready(&self, labels: &str, pods: usize) {
+    pub fn await_ready(&self, labels: &str, pods: usize) {
         until(&format!("{pods} ready pods {labels} in {self:?}"), || {
             let ready = |pod: &&Value| {
                 let conditions = pod["status"]["conditions"].as_array();
@@ -99,7 +101,7 @@ impl Place {
 }
 
 /// `Kind/name` of an object.
-pub(crate) fn name(object: &Value) -> String {
+pub(super) fn name(object: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     format!("{}/{}", text(&object["kind"]), text(&object["metadata"]["name"]))
 }

@@ -16,21 +16,24 @@ const KINDS: &str = "pods,persistentvolumeclaims,configmaps,secrets,services,lea
 const GLOBAL_KINDS: &str = "validatingadmissionpolicies,validatingadmissionpolicybindings";
 
 /// A namespace in each cluster, by the same name unless it was made otherwise; the migration has that name too.
-pub(crate) struct Space {
-    pub(crate) name: String,
-    pub(crate) source: Place,
-    pub(crate) destination: Place,
+pub struct Space {
+    /// The name of the migration.
+    pub name: String,
+    /// Where the application begins.
+    pub source: Place,
+    /// Where it goes.
+    pub destination: Place,
     began: Instant,
 }
 
 /// Runs a test in a namespace of its own, `t-NAME`. When it succeeds, the namespaces go, and with them their volumes; when
 /// it fails, they stay to tell why, until it runs again.
-pub(crate) fn in_space(name: &str, test: impl FnOnce(&Space)) {
+pub fn in_space(name: &str, test: impl FnOnce(&Space)) {
     in_spaces(&format!("t-{name}"), &format!("t-{name}"), Side::Destination, test);
 }
 
 /// The same where the destination's namespace, or its cluster, is another one.
-pub(crate) fn in_spaces(name: &str, renamed: &str, to: Side, test: impl FnOnce(&Space)) {
+pub fn in_spaces(name: &str, renamed: &str, to: Side, test: impl FnOnce(&Space)) {
     let space = Space {
         name: name.to_owned(),
         source: Place { side: Side::Source, namespace: name.to_owned() },
@@ -45,19 +48,19 @@ pub(crate) fn in_spaces(name: &str, renamed: &str, to: Side, test: impl FnOnce(&
 
 impl Space {
     /// Both places.
-    pub(crate) fn places(&self) -> [&Place; 2] {
+    pub fn places(&self) -> [&Place; 2] {
         [&self.source, &self.destination]
     }
 
     /// What there is of this migration by its label, on one side.
-    pub(crate) fn marked(&self, place: &Place) -> Vec<String> {
+    pub fn marked(&self, place: &Place) -> Vec<String> {
         let labels = format!("tranship.io/migration={}", self.name);
         let kinds = format!("{KINDS},{GLOBAL_KINDS}");
         place.list(&kinds, &labels).iter().map(name).collect()
     }
 
     /// What there is in the namespace, without what the cluster itself makes there and what comes and goes with pods.
-    pub(crate) fn objects(&self, place: &Place) -> Vec<String> {
+    pub fn objects(&self, place: &Place) -> Vec<String> {
         let all = place.list(KINDS, "");
         let mut names: Vec<String> = all.iter().map(name).filter(|name| !name.starts_with("Pod/")).collect();
         names.retain(|name| name != "ConfigMap/kube-root-ca.crt" && name != "ServiceAccount/default");
@@ -66,7 +69,7 @@ impl Space {
     }
 
     /// Nothing of this migration is left on either side.
-    pub(crate) fn holds_nothing_of_ours(&self) {
+    pub fn holds_nothing_of_ours(&self) {
         for place in self.places() {
             until(&format!("nothing of ours in {place:?}, where there is {:?}", self.marked(place)), || {
                 self.marked(place).is_empty().then_some(())

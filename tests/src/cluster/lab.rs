@@ -7,14 +7,16 @@ use tranship_lab::{Cluster, Layout, Link, Version, clusters, tails, up};
 
 /// One of the two clusters: the source is `a`, with two nodes, the destination `b`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
+pub enum Side {
+    /// Where an application begins.
     Source,
+    /// Where it goes.
     Destination,
 }
 
 impl Side {
     /// Its context in the lab's kubeconfig.
-    pub(crate) fn context(self) -> &'static str {
+    pub fn context(self) -> &'static str {
         match self {
             Self::Source => "lab-a",
             Self::Destination => "lab-b",
@@ -23,8 +25,9 @@ impl Side {
 }
 
 /// The lab.
-pub(crate) struct Lab {
-    pub(crate) layout: Layout,
+pub struct Lab {
+    /// Where everything of it lies.
+    pub layout: Layout,
     clusters: [Cluster; 2],
 }
 
@@ -33,7 +36,7 @@ pub(crate) struct Lab {
 ///
 /// # Panics
 /// When it does not come up: with the ends of its logs, and at once for every test but the first.
-pub(crate) fn lab() -> &'static Lab {
+pub fn lab() -> &'static Lab {
     static LAB: OnceLock<Result<Lab, String>> = OnceLock::new();
     let made = LAB.get_or_init(|| {
         let versions = [Version::OLDER; 2];
@@ -50,19 +53,32 @@ pub(crate) fn lab() -> &'static Lab {
     made.as_ref().unwrap_or_else(|why| panic!("there is no lab: {why}"))
 }
 
+/// The same, where its nodes also have what a measurement needs: the product as users get it, and what people use
+/// instead.
+///
+/// # Panics
+/// When it does not come up, or something cannot be built.
+pub fn lab_for_figures() -> &'static Lab {
+    let lab = lab();
+    tranship_lab::load_for_figures(root(), &|line| say(line))
+        .unwrap_or_else(|error| panic!("the nodes do not get what figures need: {error}"));
+    lab
+}
+
 impl Lab {
-    pub(crate) fn cluster(&self, side: Side) -> &Cluster {
+    /// The cluster on this side.
+    pub fn cluster(&self, side: Side) -> &Cluster {
         &self.clusters[side as usize]
     }
 
     /// Where the images of a cluster's volumes lie.
-    pub(crate) fn volumes(&self, side: Side) -> PathBuf {
+    pub fn volumes(&self, side: Side) -> PathBuf {
         self.layout.home().join(self.cluster(side).name).join("volumes")
     }
 }
 
 /// The weather between the clusters.
-pub(crate) fn link() -> Link {
+pub fn link() -> Link {
     lab();
     Link::new(root())
 }
@@ -72,7 +88,7 @@ fn root() -> &'static Path {
 }
 
 /// Tells whoever runs the tests.
-pub(crate) fn say(line: &str) {
+pub fn say(line: &str) {
     #[expect(clippy::print_stderr, reason = "a test of minutes has to say how far it is")]
     {
         eprintln!("{line}");

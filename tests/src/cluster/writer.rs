@@ -5,6 +5,7 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::place::Place;
@@ -12,32 +13,39 @@ use super::wait::until;
 
 /// A StatefulSet whose pods each write to a claim of their own: `data-NAME-0` and so on. A pod that begins checks all
 /// that it finds, and ends if anything is not as it must be.
-pub(crate) struct Writer {
-    pub(crate) name: &'static str,
-    pub(crate) replicas: usize,
-    pub(crate) class: &'static str,
-    pub(crate) is_block: bool,
+pub struct Writer {
+    /// Its name.
+    pub name: &'static str,
+    /// How many pods.
+    pub replicas: usize,
+    /// The storage class of its claims.
+    pub class: &'static str,
+    /// How large they are.
+    pub size: &'static str,
+    /// Whether it writes to devices instead of folders.
+    pub is_block: bool,
 }
 
 impl Default for Writer {
     fn default() -> Self {
-        Self { name: "writer", replicas: 1, class: "xfs", is_block: false }
+        Self { name: "writer", replicas: 1, class: "xfs", size: "512Mi", is_block: false }
     }
 }
 
 impl Writer {
     /// Labels of its pods.
-    pub(crate) fn labels(&self) -> String {
+    pub fn labels(&self) -> String {
         format!("app={}", self.name)
     }
 
     /// Makes it, and waits until it writes.
-    pub(crate) fn start(&self, place: &Place) {
-        place.make(&[self.object()]);
+    pub fn start(&self, place: &Place) {
+        place.make(&[self.object(self.replicas)]);
         place.await_ready(&self.labels(), self.replicas);
     }
 
-    fn object(&self) -> Value {
+    /// What is made of it; with no replicas it is there and does not run.
+    pub fn object(&self, replicas: usize) -> Value {
         let (kind, mode) = if self.is_block { ("blocks", "Block") } else { ("files", "Filesystem") };
         let volume = if self.is_block { "/dev/data" } else { "/data" };
         let mut container = json!({
@@ -53,7 +61,7 @@ impl Writer {
         }
         let labels = json!({"app": self.name});
         json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": self.name}, "spec": {
-            "replicas": self.replicas, "serviceName": self.name, "podManagementPolicy": "Parallel",
+            "replicas": replicas, "serviceName": self.name, "podManagementPolicy": "Parallel",
             "selector": {"matchLabels": labels},
             "template": {"metadata": {"labels": labels}, "spec": {
                 "terminationGracePeriodSeconds": 20,
@@ -61,20 +69,30 @@ impl Writer {
                 "containers": [container]}},
             "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {
                 "accessModes": ["ReadWriteOnce"], "storageClassName": self.class, "volumeMode": mode,
-                "resources": {"requests": {"storage": "512Mi"}}}}]}})
+                "resources": {"requests": {"storage": self.size}}}}]}})
     }
 }
 
+/// An act that a writer has acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Act {
+    /// Its number.
+    #[serde(rename = "acknowledged")]
+    pub number: u64,
+    /// When, in milliseconds since 1970, by the writer's clock.
+    pub unix_ms: u64,
+}
+
 /// Notes what one pod acknowledges, until that pod ends.
-pub(crate) struct Follower {
+pub struct Follower {
     pod: String,
     child: Child,
-    acts: Arc<Mutex<Vec<u64>>>,
+    acts: Arc<Mutex<Vec<Act>>>,
 }
 
 impl Follower {
     /// Follows a pod from its beginning.
-    pub(crate) fn start(place: &Place, pod: &str) -> Self {
+    pub fn start(place: &Place, pod: &str) -> Self {
         let mut command = place.command(&["logs", "--follow", pod]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("kubectl runs");
         let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
@@ -82,28 +100,37 @@ impl Follower {
         let noted = Arc::clone(&acts);
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                let act = serde_json::from_str::<Value>(&line).ok().and_then(|line| line["acknowledged"].as_u64());
-                noted.lock().unwrap_or_else(PoisonError::into_inner).extend(act);
+                noted.lock().unwrap_or_else(PoisonError::into_inner).extend(serde_json::from_str::<Act>(&line));
             }
         });
         Self { pod: pod.to_owned(), child, acts }
     }
 
+    /// Number of the last act that was acknowledged.
+    pub fn last(&self) -> u64 {
+        self.last_act().map_or(0, |act| act.number)
+    }
+
     /// The last act that was acknowledged.
-    pub(crate) fn last(&self) -> u64 {
-        self.acts.lock().unwrap_or_else(PoisonError::into_inner).last().copied().unwrap_or_default()
+    pub fn last_act(&self) -> Option<Act> {
+        self.acts.lock().unwrap_or_else(PoisonError::into_inner).last().copied()
+    }
+
+    /// Waits for the first act of the pod.
+    pub fn first_act(&self) -> Act {
+        let first = || self.acts.lock().unwrap_or_else(PoisonError::into_inner).first().copied();
+        until(&format!("the first act of {}", self.pod), first)
     }
 
     /// Waits until so many more acts are acknowledged.
-    pub(crate) fn await_more(&self, acts: u64) {
+    pub fn await_more(&self, acts: u64) {
         let wanted = self.last() + acts;
         until(&format!("act {wanted} of {}", self.pod), || (self.last() >= wanted).then_some(()));
     }
 
     /// Waits for the first act, which has to go on from what was acknowledged elsewhere.
-    pub(crate) fn goes_on_after(&self, acknowledged: u64) {
-        let first = || self.acts.lock().unwrap_or_else(PoisonError::into_inner).first().copied();
-        let first = until(&format!("the first act of {}", self.pod), first);
+    pub fn goes_on_after(&self, acknowledged: u64) {
+        let first = self.first_act().number;
         assert!(first > acknowledged, "{}: act {acknowledged} was acknowledged, and {first} came next", self.pod);
     }
 }

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long anything in a cluster may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(200);
@@ -13,7 +13,7 @@ const LOOK: Duration = Duration::from_millis(200);
 ///
 /// # Panics
 /// When it does not come within [`PATIENCE`].
-pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
