@@ -62,8 +62,10 @@ pub struct Report {
     pub rate_bytes_per_second: f64,
     /// Bytes per second by which the source changed since the pass before; nothing in a first pass.
     pub change_bytes_per_second: Option<f64>,
-    /// Seconds of downtime that a final pass would cost now, with its proof; nothing while it cannot be told.
+    /// Seconds of downtime that a final pass would cost now, with a proof at level `full`; nothing while it cannot be told.
     pub predicted_final_seconds: Option<f64>,
+    /// The same with a proof at level `tracked`, which reads what changed.
+    pub predicted_final_seconds_tracked: Option<f64>,
     /// What lies below the root and does not belong to the volume.
     pub left_out: Vec<LeftOut>,
     /// What could not be carried: the first 10,000 or 8 MiB of it, and at least one of each kind.
@@ -221,6 +223,7 @@ impl Report {
             rate_bytes_per_second: 0.0,
             change_bytes_per_second: None,
             predicted_final_seconds: None,
+            predicted_final_seconds_tracked: None,
             left_out: Vec::new(),
             gaps: Vec::new(),
             gap_counts: Vec::new(),
@@ -374,6 +377,7 @@ mod tests {
         let mut report = Report::new(3, true, Kind::Tree, Basis::Common);
         report.change_bytes_per_second = Some(1.0);
         report.predicted_final_seconds = Some(2.5);
+        report.predicted_final_seconds_tracked = Some(0.5);
         report.left_out = vec![LeftOut { path: place(b"mnt"), reason: "mount point".into() }];
         report.gaps = vec![Gap { path: place(b"s"), kind: GapKind::Socket, detail: String::new(), accepted: true }];
         report.gap_counts = vec![GapCount { kind: GapKind::Socket, count: 1 }];

@@ -139,7 +139,8 @@ fn report(pass: &Pass, facts: &Facts, source: &Source, sent: &Sent, duration: Du
     };
     report.duration_seconds = duration.as_secs_f64();
     report.rate_bytes_per_second = get(&counters.bytes_literal) as f64 / sent.copying.as_secs_f64().max(0.001);
-    predict(&mut report, source, sent, duration);
+    let reads_all = facts.kind == VolumeKind::Block && pass.tracking.is_none();
+    predict(&mut report, source, sent, duration, reads_all);
     report.left_out = show_left_out(source.left_out());
     let gaps = source.gaps();
     report.gaps = gaps.listed().iter().map(|gap| report::Gap::new(gap, &pass.accepted_gaps)).collect();
@@ -169,7 +170,8 @@ fn report(pass: &Pass, facts: &Facts, source: &Source, sent: &Sent, duration: Du
     report
 }
 
-fn predict(report: &mut Report, source: &Source, sent: &Sent, duration: Duration) {
+/// What a final pass would take; `reads_all` says whether its proof reads everything at any level.
+fn predict(report: &mut Report, source: &Source, sent: &Sent, duration: Duration, reads_all: bool) {
     let Some(interval_ms) = source.interval_ms() else { return };
     let observed = Observed {
         duration: duration.saturating_sub(sent.proving),
@@ -181,6 +183,7 @@ fn predict(report: &mut Report, source: &Source, sent: &Sent, duration: Duration
     };
     report.change_bytes_per_second = Some(observed.change_bytes_per_second());
     report.predicted_final_seconds = Some(observed.final_seconds(true));
+    report.predicted_final_seconds_tracked = Some(observed.final_seconds(reads_all));
 }
 
 fn prove(report: &mut Report, verdict: &Verdict, level: Level, fidelity: Fidelity, versions: report::Versions) {

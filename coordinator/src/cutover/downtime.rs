@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tranship_api::Record;
+use tranship_api::record::Timeline;
 
 use crate::Error;
 use crate::ledger::Ledger;
@@ -13,7 +15,7 @@ use crate::watch::Watch;
 /// Stages that may pass without the prediction falling to less than nine tenths of the best one so far.
 const VAIN_STAGES_MAX: u32 = 3;
 
-/// Seconds that stopping, releasing and starting take beside the final pass, where no cutover has shown more.
+/// Seconds that stopping, releasing and starting take beside the final pass, while no cutover has shown it.
 const BESIDE_SECONDS: f64 = 5.0;
 
 /// Runs at least one stage, and with a limit as many as it takes until the predicted downtime is within it.
@@ -64,7 +66,13 @@ pub(super) async fn stage_until_it_fits(
 
 /// Seconds for which the application would stand still if it were moved now, as far as the last passes can tell.
 pub fn downtime_seconds(record: &Record) -> Option<f64> {
-    Some(record.predicted_seconds()? + BESIDE_SECONDS)
+    Some(record.predicted_seconds()? + beside_seconds(&record.timeline).unwrap_or(BESIDE_SECONDS))
+}
+
+/// Seconds that the last cutover took beside its final pass.
+fn beside_seconds(last: &Timeline) -> Option<f64> {
+    let seconds = |from: Option<Timestamp>, to: Option<Timestamp>| Some(to?.duration_since(from?).as_secs_f64());
+    Some(seconds(last.stopping, last.released)? + seconds(last.proven, last.ready)?)
 }
 
 fn too_long(limit: f64, best: Option<f64>) -> Error {
@@ -74,4 +82,17 @@ fn too_long(limit: f64, best: Option<f64>) -> Error {
         format!("the predicted downtime {found}, and {limit:.0} s are allowed"),
         "allow more with --max-downtime, choose an hour with fewer writes, or give it more bandwidth",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_cutover_took_beside_its_pass_is_what_the_next_one_will_take() {
+        let at = |second| Some(Timestamp::from_second(second).expect("a time"));
+        let whole = Timeline { stopping: at(10), released: at(12), proven: at(20), committed: at(21), ready: at(25) };
+        assert_eq!(beside_seconds(&whole), Some(7.0));
+        assert_eq!(beside_seconds(&Timeline { ready: None, ..whole }), None);
+    }
 }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 use tranship_api::Record;
+use tranship_api::migration::Verify;
 use tranship_api::record::{Path, StageRecord};
 use tranship_proto::control::Ended;
 
@@ -82,9 +83,13 @@ impl Outcome {
         (self.stage.is_final && self.stage.exit == 0 && is_proof(report)).then(|| &report["proof"])
     }
 
-    /// Seconds that a final pass would take now, as the agent predicts it.
-    pub fn predicted_seconds(&self) -> Option<f64> {
-        self.report.as_ref()?.get("predicted_final_seconds")?.as_f64()
+    /// Seconds that a final pass with this proof would take now, as the agent predicts it.
+    pub fn predicted_seconds(&self, level: Verify) -> Option<f64> {
+        let field = match level {
+            Verify::Full => "predicted_final_seconds",
+            Verify::Tracked => "predicted_final_seconds_tracked",
+        };
+        self.report.as_ref()?.get(field)?.as_f64()
     }
 
     /// Bytes per second by which the volume changes.
