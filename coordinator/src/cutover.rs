@@ -12,6 +12,7 @@
 
 mod downtime;
 pub(crate) mod steps;
+mod way;
 
 use std::time::Duration;
 

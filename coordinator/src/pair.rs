@@ -70,10 +70,9 @@ impl Pair {
         join_all(passes).await
     }
 
-    /// Tells both agents that there is nothing more to do.
-    pub fn dismiss(&self) {
+    /// Tells the agent that has read that there is nothing more to do.
+    pub fn dismiss_reader(&self) {
         self.from.say(Request::Leave);
-        self.to.say(Request::Leave);
     }
 
     /// Limits what this pair sends, from now on.

@@ -126,9 +126,10 @@ impl Pairs {
         }
     }
 
-    /// Tells all agents that there is nothing more to do.
-    pub fn dismiss(&self) {
-        self.pairs.iter().for_each(Pair::dismiss);
+    /// Tells the agents that have read that there is nothing more to do. Those beside the volumes that were written stay, so
+    /// that these are attached where the application comes to.
+    pub fn dismiss_readers(&self) {
+        self.pairs.iter().for_each(Pair::dismiss_reader);
     }
 }
 
@@ -286,9 +287,10 @@ async fn ensure_claims(ledger: &mut Ledger) -> Result<(), Error> {
 
 /// Takes what a pass has found out into the record.
 fn note(record: &mut Record, outcome: &Outcome) {
+    let level = record.migration.spec.cutover.verify;
     let volume = &mut record.volumes[outcome.stage.volume];
     if outcome.is_committed() {
-        volume.predicted_seconds = outcome.predicted_seconds().or(volume.predicted_seconds);
+        volume.predicted_seconds = outcome.predicted_seconds(level).or(volume.predicted_seconds);
         volume.change_bytes_per_second = outcome.change_bytes_per_second().or(volume.change_bytes_per_second);
     }
     if let Some(path) = &outcome.path {

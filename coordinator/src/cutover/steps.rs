@@ -15,7 +15,7 @@ use tranship_api::record::{Act, Brought, Change, ChangeState, Proof, Retained, S
 use tranship_api::{ObjectRef, Side};
 use tranship_proto::control::Purpose;
 
-use super::{Options, PATIENCE, Proven, START_PATIENCE, Verdict};
+use super::{Options, PATIENCE, Proven, START_PATIENCE, Verdict, way};
 use crate::agents::pod_name;
 use crate::fence::{self, Fence};
 use crate::ledger::Ledger;
@@ -221,7 +221,7 @@ pub(super) async fn final_pass(ledger: &mut Ledger, options: &Options, watch: &W
     };
     // What was true before the pass has to be true after it.
     nobody_came_back(ledger).await?;
-    pairs.dismiss();
+    pairs.dismiss_readers();
     ledger.record.timeline.proven = Some(Timestamp::now());
     ledger.record.step = Step::Proven;
     // An heir that cannot be told cannot take over either: then it is better to stay.
@@ -293,13 +293,16 @@ pub(super) async fn start(ledger: &mut Ledger, options: &Options, watch: &Watch)
     ledger.confirm().await?;
     ledger.record.timeline.committed.get_or_insert(Timestamp::now());
     watch.step(format!("start: the application begins on the {heir}"));
-    end_agents(ledger, heir).await;
+    if !way::can_be_shared(&ledger.record, heir) {
+        way::clear(ledger, heir).await;
+    }
     lift(ledger, heir).await?;
     until_open(ledger, heir).await?;
     hook::run(ledger, Point::BeforeStart, watch).await?;
     let started =
         if heir == Side::Destination { begin_there(ledger).await? } else { begin_again(ledger, watch).await? };
     let mut waiting = until_ready(ledger, heir, &started, options.start_patience.unwrap_or(START_PATIENCE)).await?;
+    way::clear(ledger, heir).await;
     if waiting.is_empty()
         && let Err(error) = hook::run(ledger, Point::AfterReady, watch).await
     {
@@ -350,6 +353,7 @@ async fn until_ready(
 ) -> Result<Vec<String>, Error> {
     let deadline = Instant::now() + patience;
     loop {
+        way::make(ledger, side).await?;
         let all = brought::ready(ledger.cluster(side), started).await?;
         let waiting: Vec<String> = all
             .iter()
@@ -384,7 +388,7 @@ async fn conclude(ledger: &mut Ledger, waiting: &[String]) -> Result<(), Error> 
 /// Undoes a cutover before its commit: what was stopped is started, and the fences are lifted. Returns what was started.
 pub(super) async fn take_back(ledger: &mut Ledger, watch: &Watch) -> Result<Vec<Brought>, Error> {
     let owner = ledger.record.owner;
-    end_agents(ledger, owner).await;
+    way::clear(ledger, owner).await;
     lift(ledger, owner).await?;
     until_open(ledger, owner).await?;
     undo(ledger, watch, false).await?;
@@ -430,17 +434,4 @@ async fn undo(ledger: &mut Ledger, watch: &Watch, there: bool) -> Result<(), Err
         }
     }
     failed.map_or(Ok(()), Err)
-}
-
-/// Ends the agents of a side whose volumes are about to be used: a pod with a volume on another node would keep the
-/// application from it. They end by themselves, too.
-async fn end_agents(ledger: &Ledger, side: Side) {
-    let (cluster, namespace) = (ledger.cluster(side), ledger.record.namespace(side));
-    let selector = crate::agents::agents_selector(&ledger.record);
-    let pods = cluster.list::<k8s_openapi::api::core::v1::Pod>(namespace, &selector).await.unwrap_or_default();
-    for name in pods.into_iter().filter_map(|pod| pod.metadata.name) {
-        if let Err(error) = cluster.delete::<k8s_openapi::api::core::v1::Pod>(namespace, &name, None).await {
-            tracing::warn!(%error, "an agent's pod stays until it ends by itself");
-        }
-    }
 }
