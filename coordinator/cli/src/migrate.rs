@@ -152,10 +152,11 @@ async fn move_to(
 
 /// Without a coordinator that lives in the cluster nobody starts the application again if this process is killed.
 fn say_what_a_kill_leaves(record: &Record, context: &Context) {
-    let name = &record.migration.metadata.name;
     context.printer.aside(&format!(
-        "if this process is killed between the fence and the commit, the application stays stopped until `tranship cutover \
-         {name}` or `tranship rollback {name}` is run, from any machine; Ctrl-C takes it back"
+        "if this process is killed between the fence and the commit, the application stays stopped until `{}` or `{}` is \
+         run, from any machine; Ctrl-C takes it back",
+        record.command("cutover"),
+        record.command("rollback"),
     ));
 }
 
