@@ -20,7 +20,7 @@ use crate::ledger::Ledger;
 use crate::pair::{Outcome, Wanted};
 use crate::stage::Pairs;
 use crate::watch::{Update, Watch};
-use crate::{Error, bring as brought, quiesce as stop, workload};
+use crate::{Cluster, Error, bring as brought, quiesce as stop, workload};
 
 /// Agents of one side that a fence admits, whatever the grouping of the volumes becomes.
 const AGENTS_MAX: usize = 32;
@@ -356,17 +356,22 @@ async fn until_ready(
 ) -> Result<Vec<String>, Error> {
     let deadline = Instant::now() + patience;
     loop {
-        let all = brought::ready(ledger.cluster(side), started).await?;
-        let waiting: Vec<String> = all
-            .iter()
-            .filter(|one| !one.is_ready)
-            .map(|one| format!("{}: {}", one.object, one.reasons.join("; ")))
-            .collect();
+        let mut waiting = brought::ready(ledger.cluster(side), started).await?;
+        waiting.retain(|one| !one.is_ready);
         if waiting.is_empty() || Instant::now() > deadline {
-            return Ok(waiting);
+            return Ok(join_all(waiting.into_iter().map(|one| lack(ledger.cluster(side), one))).await);
         }
         sleep(LOOK).await;
     }
+}
+
+/// What a workload lacks, in words.
+async fn lack(cluster: &Cluster, mut one: brought::Readiness) -> String {
+    // Where its pods are there they have said why; what was refused before is over.
+    if one.reasons.len() <= 1 {
+        one.reasons.extend(brought::refusal(cluster, &one.object).await);
+    }
+    format!("{}: {}", one.object, one.reasons.join("; "))
 }
 
 /// The new owner has the application: what was changed to stop it elsewhere is kept for the way back.
