@@ -145,9 +145,18 @@ async fn move_to(
             status::print_cutover(&ledger, &verdict, context.printer);
             Ok(if verdict == Verdict::Done { Exit::Done } else { Exit::failed_with(authoritative) })
         }
-        Err(error) if is_committed => Err(RunError::from(error).after_the_start().with(authoritative)),
-        Err(error) => Err(RunError::from(error).with(authoritative)),
+        Err(error) => {
+            // Every write of the record has a revision: what came before the refusal was done.
+            let has_begun = is_committed || ledger.record.revision > record.revision;
+            Err(ended(RunError::from(error), has_begun, authoritative))
+        }
     }
+}
+
+/// A cutover that failed or was refused: no refusal is one any more where something was done before it.
+fn ended(error: RunError, has_begun: bool, authoritative: Side) -> RunError {
+    let error = if has_begun { error.after_the_start() } else { error };
+    error.with(authoritative)
 }
 
 /// Without a coordinator that lives in the cluster nobody starts the application again if this process is killed.
@@ -273,5 +282,23 @@ async fn wait_until(at: &str, context: &Context) -> Result<(), RunError> {
     tokio::select! {
         () = tokio::time::sleep(left) => Ok(()),
         () = context.stop.wait() => Err(RunError::stopped("stopped before it began")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cutover_that_is_refused_after_stages_has_failed_and_the_owner_keeps_the_application() {
+        let refused = || RunError::refused("TS-K943", "the predicted downtime does not fall below 30 s");
+        for (has_begun, owner, exit) in [
+            (false, Side::Source, Exit::Refused),
+            (false, Side::Destination, Exit::Refused),
+            (true, Side::Source, Exit::Failed),
+            (true, Side::Destination, Exit::FailedAfterCommit),
+        ] {
+            assert_eq!(ended(refused(), has_begun, owner).exit(), exit, "{has_begun} {owner}");
+        }
     }
 }
