@@ -17,6 +17,7 @@ use std::time::Duration;
 use tranship_api::record::Step;
 use tranship_api::{Record, Side};
 use tranship_coordinator::cutover::{self, Verdict};
+use tranship_coordinator::fence::{self, Need};
 use tranship_coordinator::watch::Watch;
 use tranship_coordinator::{Cluster, Ledger, finish};
 
@@ -171,7 +172,12 @@ fn say_what_a_kill_leaves(record: &Record, context: &Context) {
 
 /// `finish`.
 pub(crate) async fn end(args: FinishArgs, context: Context) -> Result<Exit, RunError> {
-    let mut ledger = find::ledger(&args.named).await?;
+    let mut ledger = match find::ledger(&args.named).await {
+        Err(error) if args.lift_fence && error.leaves_the_record_open() => {
+            return lift_kept(&args, context, error).await;
+        }
+        ledger => ledger?,
+    };
     if args.delete_source {
         confirm_name(
             &args.named,
@@ -189,20 +195,51 @@ pub(crate) async fn end(args: FinishArgs, context: Context) -> Result<Exit, RunE
     Ok(Exit::Done)
 }
 
+/// `finish --lift-fence` of a migration that is finished: its record is gone, its fence stands. One cluster is enough.
+async fn lift_kept(args: &FinishArgs, context: Context, why: RunError) -> Result<Exit, RunError> {
+    let mut has_lifted = false;
+    for (cluster, namespace) in find::places(&args.named).await? {
+        match fence::lift_kept(&cluster, &namespace, &args.named.name).await {
+            Ok(gone) => {
+                has_lifted |= !gone.is_empty();
+                for object in &gone {
+                    context.printer.line(&format!("{}: {object} is gone", cluster.context));
+                    context.printer.json(&serde_json::json!({ "object": object, "fate": "removed" }));
+                }
+            }
+            // The fence may be in the other one.
+            Err(error) => context.printer.error(&RunError::from(error)),
+        }
+    }
+    if has_lifted { Ok(Exit::Done) } else { Err(why) }
+}
+
 /// `cleanup`.
 pub(crate) async fn clean_up(args: CleanupArgs, context: Context) -> Result<Exit, RunError> {
     let contexts = if args.context.is_empty() { vec![None] } else { args.context.into_iter().map(Some).collect() };
     for name in contexts {
         let cluster = Cluster::connect(Side::Source, name.as_deref()).await?;
-        let found = finish::leftovers(&cluster, &args.namespace).await?;
+        let fences = match fence::standing(&cluster, &args.namespace).await {
+            Err(error) if error.is_forbidden() => {
+                context.printer.aside(&format!("{error}: fences cannot be looked for"));
+                Vec::new()
+            }
+            fences => fences?,
+        };
+        let found = finish::leftovers(&cluster, &args.namespace, &fences).await?;
         context.printer.line(&format!("{}: {} of ours in namespace {}", cluster.context, found.len(), args.namespace));
         for leftover in &found {
-            let fate = match (leftover.is_in_use, args.remove) {
-                (true, _) => "in use; `tranship finish` removes it",
-                (false, true) => "removed",
-                (false, false) => "left over; --remove removes it",
+            let migration = &leftover.migration;
+            let fate = match (leftover.need, args.remove) {
+                (Need::Migration, _) => "in use; `tranship finish` removes it".to_owned(),
+                (Need::Kept, _) => format!(
+                    "in use, around what was left; `tranship finish {migration} --lift-fence --from {} --namespace {}` lifts it",
+                    cluster.context, args.namespace
+                ),
+                (Need::Nobody, true) => "removed".to_owned(),
+                (Need::Nobody, false) => "left over; --remove removes it".to_owned(),
             };
-            context.printer.line(&format!("  {} of {}: {fate}", leftover.object, leftover.migration));
+            context.printer.line(&format!("  {} of {migration}: {fate}", leftover.object));
             context
                 .printer
                 .json(&serde_json::json!({ "object": leftover.object, "migration": leftover.migration, "fate": fate }));

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tranship_api::migration::Resources;
 use tranship_api::record::{Act, Brought, Change, ChangeState, Proof, Retained, Step};
-use tranship_api::{ObjectRef, Side};
+use tranship_api::{ObjectRef, Record, Side};
 
 use super::{Options, PATIENCE, Proven, START_PATIENCE, Verdict};
 use crate::agents::pod_name;
@@ -92,12 +92,13 @@ fn fence_of(ledger: &Ledger, side: Side, user: String) -> Fence {
         agents: agents_of(ledger, side),
         user,
         epoch: record.epoch,
+        lifted_by: lifted_by(record),
     }
 }
 
-/// What the fence around this side's claims is called.
-pub(crate) fn fence_name(ledger: &Ledger, side: Side) -> String {
-    fence_of(ledger, side, String::new()).name()
+/// The command that lifts the fence around what was left, also once the record is gone.
+pub(crate) fn lifted_by(record: &Record) -> String {
+    record.command("finish") + " --lift-fence"
 }
 
 /// Names of all pods that agents of this side can have.
