@@ -7,17 +7,19 @@ mod cel;
 mod lease;
 mod policy;
 mod probe;
+mod standing;
 
 use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use tranship_api::{LABEL_ID, Side};
+use kube::{Api, Resource};
+use tranship_api::{LABEL_ID, ObjectRef, Side};
 
 pub use lease::{hold, release};
+pub use standing::{Need, Standing, lift_kept, standing};
 
 use crate::cluster::FIELD_MANAGER;
 use crate::{Cluster, Error};
@@ -50,6 +52,8 @@ pub struct Fence {
     pub user: String,
     /// The epoch that raises it.
     pub epoch: u64,
+    /// The command that lifts it, for whoever is refused.
+    pub lifted_by: String,
 }
 
 /// As whom the API server knows us.
@@ -62,6 +66,26 @@ pub async fn user(cluster: &Cluster) -> Result<String, Error> {
         let what = format!("the {} cluster does not tell as whom it knows us", cluster.side);
         Error::refused("TS-K334", what, "use credentials with a user name: the fence lets only that user's agents in")
     })
+}
+
+/// Takes away a policy or a binding that was found; nothing happens if it is not there, or another one of its name.
+pub(crate) async fn remove(cluster: &Cluster, object: &ObjectRef) -> Result<(), Error> {
+    let params = DeleteParams {
+        preconditions: Some(Preconditions { uid: Some(object.uid.clone()), resource_version: None }),
+        ..DeleteParams::default()
+    };
+    let (what, name) = (format!("delete {object}"), &object.name);
+    let answer = if object.kind == ValidatingAdmissionPolicyBinding::kind(&()) {
+        let api: Api<ValidatingAdmissionPolicyBinding> = Api::all(cluster.client.clone());
+        cluster.call(what, api.delete(name, &params)).await.map(drop)
+    } else {
+        let api: Api<ValidatingAdmissionPolicy> = Api::all(cluster.client.clone());
+        cluster.call(what, api.delete(name, &params)).await.map(drop)
+    };
+    match answer {
+        Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
+        _ => Ok(()),
+    }
 }
 
 impl Fence {
@@ -198,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    fn fence(epoch: u64) -> Fence {
+    pub(super) fn fence(epoch: u64) -> Fence {
         Fence {
             migration: "shop".to_owned(),
             id: "0123456789abcdef0123456789abcdef".to_owned(),
@@ -208,6 +232,7 @@ mod tests {
             agents: vec!["agent".to_owned()],
             user: "me".to_owned(),
             epoch,
+            lifted_by: "tranship finish shop --lift-fence".to_owned(),
         }
     }
 

@@ -12,6 +12,7 @@ use tranship_api::{LABEL_ID, LABEL_MIGRATION, ObjectRef, Record, Side};
 use crate::agents::{selector, state_claim_name};
 use crate::cluster::Object;
 use crate::cutover::steps;
+use crate::fence::{self, Need, Standing};
 use crate::ledger::Ledger;
 use crate::watch::Watch;
 use crate::{Cluster, Error};
@@ -48,11 +49,8 @@ pub async fn finish(ledger: Ledger, options: Options, watch: &Watch) -> Result<(
         if side != left || !was_left || options.lifts_fence || options.deletes_left {
             steps::lift(&ledger, side).await?;
         } else {
-            let name = steps::fence_name(&ledger, side);
-            watch.note(format!(
-                "the fence around the claims of the {side} stays; `kubectl delete validatingadmissionpolicybinding,\
-                 validatingadmissionpolicy {name}` in that cluster takes it away later"
-            ));
+            let lifted_by = steps::lifted_by(&record);
+            watch.note(format!("the fence around the claims of the {side} stays; `{lifted_by}` lifts it later"));
         }
     }
     if options.deletes_left {
@@ -125,12 +123,12 @@ pub struct Leftover {
     pub object: ObjectRef,
     /// The migration that made it.
     pub migration: String,
-    /// Whether the record of that migration is there: then `finish` is what removes it.
-    pub is_in_use: bool,
+    /// Who needs it. With the record of the migration there `finish` removes it, and lifts a fence that was kept.
+    pub need: Need,
 }
 
-/// Finds everything of ours in a namespace of a cluster, by label.
-pub async fn leftovers(cluster: &Cluster, namespace: &str) -> Result<Vec<Leftover>, Error> {
+/// Finds everything of ours in a namespace of a cluster, by label, and of `fences` around its claims what they are made of.
+pub async fn leftovers(cluster: &Cluster, namespace: &str, fences: &[Standing]) -> Result<Vec<Leftover>, Error> {
     let mut found = Vec::new();
     let maps = cluster.list::<ConfigMap>(namespace, LABEL_ID).await?;
     let living: Vec<String> = maps.iter().filter_map(|map| label(map, LABEL_ID)).collect();
@@ -141,9 +139,22 @@ pub async fn leftovers(cluster: &Cluster, namespace: &str) -> Result<Vec<Leftove
     found.extend(
         cluster.list::<NetworkPolicy>(namespace, LABEL_ID).await?.iter().map(|object| leftover(object, &living)),
     );
-    found.extend(cluster.list::<Lease>(namespace, LABEL_ID).await?.iter().map(|object| leftover(object, &living)));
+    let is_fenced = |lease: &Lease| fences.iter().any(|fence| label(lease, LABEL_ID).as_ref() == Some(&fence.id));
+    found.extend(cluster.list::<Lease>(namespace, LABEL_ID).await?.iter().map(|lease| {
+        let leftover = leftover(lease, &living);
+        let is_kept = leftover.need == Need::Nobody && is_fenced(lease);
+        if is_kept { Leftover { need: Need::Kept, ..leftover } } else { leftover }
+    }));
     let claims = cluster.list::<PersistentVolumeClaim>(namespace, LABEL_ID).await?;
     found.extend(claims.iter().map(|object| leftover(object, &living)));
+    found.extend(fences.iter().flat_map(|fence| {
+        let part = |object: &ObjectRef| Leftover {
+            object: object.clone(),
+            migration: fence.migration.clone(),
+            need: fence.need,
+        };
+        fence.objects.iter().map(part)
+    }));
     Ok(found)
 }
 
@@ -162,13 +173,16 @@ fn leftover<K: Object>(object: &K, living: &[String]) -> Leftover {
     Leftover {
         object: ObjectRef { uid: meta.uid.clone().unwrap_or_default(), ..named },
         migration: label(object, LABEL_MIGRATION).unwrap_or_default(),
-        is_in_use: label(object, LABEL_ID).is_some_and(|id| living.contains(&id)),
+        need: match label(object, LABEL_ID).is_some_and(|id| living.contains(&id)) {
+            true => Need::Migration,
+            false => Need::Nobody,
+        },
     }
 }
 
-/// Removes a leftover; one whose migration is there is not touched.
+/// Removes a leftover; one that somebody needs is not touched.
 pub async fn remove_leftover(cluster: &Cluster, leftover: &Leftover) -> Result<(), Error> {
-    if leftover.is_in_use {
+    if leftover.need != Need::Nobody {
         return Ok(());
     }
     let (object, namespace) = (&leftover.object, leftover.object.namespace.as_deref().unwrap_or_default());
@@ -180,6 +194,7 @@ pub async fn remove_leftover(cluster: &Cluster, leftover: &Leftover) -> Result<(
         "NetworkPolicy" => cluster.delete::<NetworkPolicy>(namespace, name, uid).await,
         "Lease" => cluster.delete::<Lease>(namespace, name, uid).await,
         "PersistentVolumeClaim" => cluster.delete::<PersistentVolumeClaim>(namespace, name, uid).await,
+        "ValidatingAdmissionPolicyBinding" | "ValidatingAdmissionPolicy" => fence::remove(cluster, object).await,
         _ => Ok(()),
     }
 }

@@ -16,6 +16,7 @@ use crate::{Cluster, Error, claims};
 
 mod clusters;
 mod destination;
+mod fences;
 mod limits;
 mod measure;
 pub mod mode;
@@ -89,13 +90,16 @@ async fn look(
     report: &mut Report,
 ) {
     let [from, to] = clusters;
-    let (lacks_from, lacks_to, seen_from, seen_to, admits_from, admits_to) = tokio::join!(
+    let [namespace_from, namespace_to] = Side::ALL.map(|side| migration.namespace(side));
+    let (lacks_from, lacks_to, seen_from, seen_to, admits_from, admits_to, fences_from, fences_to) = tokio::join!(
         review(from, migration),
         review(to, migration),
         source::look(from, migration),
         destination::look(to, migration),
         mode::look(from, migration, agent_pod),
         mode::look(to, migration, agent_pod),
+        fences::look(from, namespace_from),
+        fences::look(to, namespace_to),
     );
     let found = &mut report.findings.0;
     found.extend(lacks_from);
@@ -109,6 +113,12 @@ async fn look(
     found.extend(destination::judge(&seen_to, &seen_from, migration, id, &report.volumes));
     let measured = measure::look(from, migration.namespace(Side::Source), &seen_from.pods).await;
     found.extend(measure::judge(&measured, &report.volumes, migration));
+    for (side, (standing, unread)) in Side::ALL.into_iter().zip([fences_from, fences_to]) {
+        let claims: Vec<&str> = report.volumes.iter().map(|volume| volume.claim(side).name.as_str()).collect();
+        let (context, namespace) = (&clusters[side as usize].context, migration.namespace(side));
+        found.extend(unread);
+        found.extend(fences::judge(&standing, id, side, context, namespace, &claims));
+    }
     report.makes_namespace = seen_to.is_read && seen_to.namespace.is_none();
 
     // A namespace that is made takes over the source's labels, and with them what it admits.

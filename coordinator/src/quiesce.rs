@@ -12,5 +12,5 @@ mod wait;
 pub use change::{Undone, make, undo};
 pub use holder::{Hold, Holder, holders};
 pub use plan::plan;
-pub use tell::tell;
+pub use tell::{News, stopped, tell};
 pub use wait::{Release, wait_released};

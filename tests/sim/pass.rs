@@ -39,6 +39,8 @@ pub(crate) struct Outcome {
     pub(crate) touching_messages: u64,
     pub(crate) was_troubled: bool,
     pub(crate) has_lied: bool,
+    /// Entries that the destination says somebody else has changed.
+    pub(crate) drifted_entries: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -491,6 +493,7 @@ impl Pass<'_> {
         self.outcome.verdict = self.source.session.verdict().cloned();
         let failures = [self.source.session.failure(), self.destination.session.failure()];
         self.outcome.failures = failures.into_iter().flatten().cloned().collect();
+        self.outcome.drifted_entries = self.source.session.committed().map_or(0, |committed| committed.drifted_entries);
         if self.outcome.is_committed {
             assert_eq!(self.source.session.peer_build(), DESTINATION_BUILD);
         }

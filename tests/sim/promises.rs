@@ -97,6 +97,40 @@ fn a_source_that_goes_back_after_a_cut_pass_finds_its_old_bytes_at_the_destinati
 }
 
 #[test]
+fn what_a_cut_pass_did_is_not_taken_for_somebody_elses_work() {
+    for steps in (20..600).step_by(3) {
+        let mut world = World::bare(steps, Shape::Tree, Shape::Tree);
+        let source = world.source.volume.clone();
+        for folder in ["", "folder/", "gone-folder/"] {
+            if let Some(name) = folder.strip_suffix('/') {
+                source.make(&place(name), Kind::Directory, None);
+            }
+            for name in ["gone", "small", "linked"] {
+                file(&source, &format!("{folder}{name}"), b"old");
+            }
+            source.link(&place(&format!("{folder}too")), &place(&format!("{folder}linked")));
+        }
+        file(&source, "large", &vec![7; 2 * PIECE_BYTES]);
+        committed_stage(&mut world);
+        committed_stage(&mut world);
+        for folder in ["", "folder/"] {
+            source.take_away(&place(&format!("{folder}gone")));
+            source.take_away(&place(&format!("{folder}linked")));
+            source.write(&place(&format!("{folder}small")), b"new", 0);
+            file(&source, &format!("{folder}new"), b"new");
+        }
+        source.take_away(&place("gone-folder"));
+        source.write(&place("large"), &vec![8; LEAF_BYTES], 0);
+        cut_stage(&mut world, steps);
+        world.clock.advance(Duration::from_secs(5));
+        let outcome = stage(&mut world);
+        assert!(outcome.is_committed, "{:?}", outcome.failures);
+        assert_eq!(outcome.drifted_entries, 0, "cut after {steps} steps");
+        assert_eq!(world.difference(), None, "cut after {steps} steps");
+    }
+}
+
+#[test]
 fn a_power_loss_during_a_pass_leaves_no_bytes_that_nobody_doubts() {
     for steps in 20..200 {
         let mut world = World::bare(steps, Shape::Device(3 << 20), Shape::Device(3 << 20));

@@ -45,6 +45,8 @@ struct Found {
     scanned: Scanned,
     known: Option<Entry>,
     is_doubted: bool,
+    /// Whether a pass that was cut off may have left it like this.
+    is_ours: bool,
     /// Whether the source believes the same of it.
     is_common: bool,
 }
@@ -160,6 +162,9 @@ impl Destination {
     ) -> Result<(), PassError> {
         let scope = Head::scope(pass.begin.fidelity, &pass.begin.excludes);
         let doubts = history.places;
+        // What is not as it was left is somebody else's work, unless a pass that was cut off may have done it, or it was
+        // left with other things than are looked for now.
+        let tells_drift = head.scope == scope && !history.everything;
         // What the source takes for held after a common pass, whatever a pass that was cut off did since.
         let common = read_entries(&*self.store, head.token.map(manifest_name).as_deref())?.peekable();
         let known = self.known(head, head.scope == scope, history.everything, history.changes)?.peekable();
@@ -171,9 +176,10 @@ impl Destination {
         loop {
             let next = scanned.next().transpose()?;
             while let Some(gone) = believed.next_before(next.as_ref().map(|next| &next.place))? {
-                believed.take(&gone)?;
+                let (_, known) = believed.take(&gone)?;
                 self.write_found(pass, &mut batch, tells_all, basis, told)?;
-                Counters::add(&self.counters.drifted_entries, u64::from(!is_within_any(&doubts, &gone)));
+                let is_drift = tells_drift && known.is_some() && !is_within_any(&doubts, &gone);
+                Counters::add(&self.counters.drifted_entries, u64::from(is_drift));
                 told.push(Change::Removed(gone))?;
             }
             let Some(scanned) = next else { break };
@@ -183,7 +189,9 @@ impl Destination {
                 (Some(common), Some(known)) => common.is_same_object(known),
                 _ => false,
             };
-            batch.push(Found { scanned, known, is_doubted, is_common });
+            // Whatever a pass makes, moves or removes gives its folder another time, until the end of the pass sets it.
+            let is_ours = is_doubted || (history.is_interrupted && scanned.stat.kind == Kind::Directory);
+            batch.push(Found { scanned, known, is_doubted, is_ours, is_common });
             if batch.len() >= BATCH_ENTRIES {
                 self.write_found(pass, &mut batch, tells_all, basis, told)?;
             }
@@ -240,7 +248,8 @@ impl Destination {
         let entries = parallel::map(batch, self.threads, is_large, believed)?;
         for (found, entry) in batch.drain(..).zip(entries) {
             let Some((entry, was_read)) = entry else { continue };
-            let is_drift = was_read && !found.is_doubted && found.known.is_some_and(|known| known.stat.is_some());
+            let left = found.known.and_then(|known| known.stat);
+            let is_drift = !found.is_ours && left.is_some_and(|left| !left.is_as_left(&found.scanned.stat));
             Counters::add(&self.counters.drifted_entries, u64::from(is_drift));
             if was_read || tells_all || !found.is_common {
                 told.push(Change::Entry(entry.clone()))?;

@@ -392,6 +392,20 @@ impl Record {
         self.migration.namespace(side)
     }
 
+    /// A command about this migration as whoever has both contexts can type it, on any machine.
+    pub fn command(&self, verb: &str) -> String {
+        let migration = &self.migration;
+        let mut command = format!("tranship {verb} {}", migration.metadata.name);
+        for (flag, side) in [("--from", Side::Source), ("--to", Side::Destination)] {
+            if let Some(context) = migration.context(side) {
+                command.push_str(&format!(" {flag} {context}"));
+            }
+        }
+        let [namespace, new] = Side::ALL.map(|side| self.namespace(side));
+        let renamed = if namespace == new { String::new() } else { format!(":{new}") };
+        command + &format!(" --namespace {namespace}{renamed}")
+    }
+
     /// Names of the claims on this side.
     pub fn claims(&self, side: Side) -> Vec<String> {
         self.volumes.iter().map(|volume| volume.claim(side).name.clone()).collect()

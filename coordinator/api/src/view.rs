@@ -40,6 +40,8 @@ pub struct View {
     pub epoch: u64,
     /// Who has the epoch.
     pub coordinator: String,
+    /// Since when a cutover that did not end has had the application stopped.
+    pub stopped_since: Option<Timestamp>,
     /// What to do next, as a command; nothing where there is nothing to do.
     pub next: Option<String>,
     /// The last passes, oldest first.
@@ -135,6 +137,7 @@ impl View {
             timeline: record.timeline,
             epoch: record.epoch,
             coordinator: record.coordinator.clone(),
+            stopped_since: record.timeline.stopping.filter(|_| is_stopped(record.step)),
             next: next(record, &sides),
             sides,
             stages: record.stages.clone(),
@@ -151,20 +154,62 @@ fn phase(record: &Record) -> &'static str {
     }
 }
 
-/// The command that goes on from where a record stands.
+/// Whether a cutover at this step has stopped the application, and has not started it yet.
+fn is_stopped(step: Step) -> bool {
+    !matches!(step, Step::Staging | Step::Fencing)
+}
+
+/// The command that goes on from where a record stands. While the application may be stopped it is one that any machine
+/// understands.
 fn next(record: &Record, sides: &[SideView; 2]) -> Option<String> {
     let name = &record.migration.metadata.name;
+    let (on, back) = (record.command("cutover"), record.command("rollback"));
     let lost = sides[record.owner as usize].authority.is_none();
     match (record.step, record.owner) {
         (Step::Staging, Side::Source) if record.stages.is_empty() => Some(format!("tranship stage {name}")),
         (Step::Staging, Side::Source) => Some(format!("tranship cutover {name}")),
         (Step::Staging, Side::Destination) => Some(format!("tranship finish {name}, or tranship rollback {name}")),
         (Step::Proven | Step::Relinquished, _) if lost => {
-            Some(format!("tranship cutover {name}, or with --override-lost-owner if the old cluster is lost for good"))
+            Some(format!("{on}, or with --override-lost-owner if the old cluster is lost for good"))
         }
-        (Step::Relinquished | Step::Starting, _) => Some(format!("tranship cutover {name}")),
+        (Step::Relinquished | Step::Starting, _) => Some(on),
         (Step::Fencing | Step::Quiescing | Step::FinalPass | Step::Proven | Step::Restoring, _) => {
-            Some(format!("tranship cutover {name} goes on, tranship rollback {name} takes it back"))
+            Some(format!("`{on}` goes on, `{back}` takes it back"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migration::{Migration, Mode};
+
+    fn at(step: Step) -> View {
+        let mut migration = Migration::new("move", "shop");
+        migration.spec.source.context = Some("old".to_owned());
+        migration.spec.destination.context = Some("new".to_owned());
+        migration.spec.destination.namespace = Some("store".to_owned());
+        let mut record = Record::new(String::new(), String::new(), migration, Default::default(), Mode::Plain, vec![]);
+        record.step = step;
+        record.timeline.stopping = Some(Timestamp::UNIX_EPOCH);
+        let first = Authority::Authoritative { epoch: 0, relinquished: None };
+        let side = SideView { context: String::new(), namespace: String::new(), authority: Some(first), unknown: None };
+        View::new(&record, [side.clone(), side], Vec::new(), None)
+    }
+
+    #[test]
+    fn an_application_that_stands_still_is_said_to_with_commands_for_any_machine() {
+        use Step::{FinalPass, Proven, Quiescing, Relinquished, Restoring, Starting};
+        for step in [Quiescing, FinalPass, Proven, Restoring, Relinquished, Starting] {
+            let view = at(step);
+            let next = view.next.expect("a command");
+            assert_eq!(view.stopped_since, Some(Timestamp::UNIX_EPOCH), "{step:?}");
+            assert!(next.contains("tranship cutover move --from old --to new --namespace shop:store"), "{next}");
+            let is_back = next.contains("tranship rollback move --from old --to new --namespace shop:store");
+            assert_eq!(is_back, !step.is_committed(), "{next}");
+        }
+        for step in [Step::Staging, Step::Fencing] {
+            assert_eq!(at(step).stopped_since, None);
         }
     }
 }

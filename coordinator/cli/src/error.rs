@@ -83,6 +83,11 @@ impl RunError {
         self.code == "TS-P107"
     }
 
+    /// Whether no record was found because there is none, or none that could be asked for.
+    pub(crate) fn leaves_the_record_open(&self) -> bool {
+        matches!(&*self.code, "TS-K901" | "TS-K903" | "TS-K914")
+    }
+
     /// How the process ends.
     pub(crate) fn exit(&self) -> Exit {
         self.exit

@@ -18,6 +18,7 @@ use std::time::Duration;
 use tranship_api::record::Step;
 use tranship_api::{Record, Side};
 use tranship_coordinator::cutover::{self, Verdict};
+use tranship_coordinator::fence::{self, Need};
 use tranship_coordinator::watch::Watch;
 use tranship_coordinator::{Cluster, Ledger, finish};
 
@@ -147,23 +148,38 @@ async fn move_to(
             status::print_cutover(&ledger, &verdict, context.printer);
             Ok(if verdict == Verdict::Done { Exit::Done } else { Exit::failed_with(authoritative) })
         }
-        Err(error) if is_committed => Err(RunError::from(error).after_the_start().with(authoritative)),
-        Err(error) => Err(RunError::from(error).with(authoritative)),
+        Err(error) => {
+            // Every write of the record has a revision: what came before the refusal was done.
+            let has_begun = is_committed || ledger.record.revision > record.revision;
+            Err(ended(RunError::from(error), has_begun, authoritative))
+        }
     }
+}
+
+/// A cutover that failed or was refused: no refusal is one any more where something was done before it.
+fn ended(error: RunError, has_begun: bool, authoritative: Side) -> RunError {
+    let error = if has_begun { error.after_the_start() } else { error };
+    error.with(authoritative)
 }
 
 /// Without a coordinator that lives in the cluster nobody starts the application again if this process is killed.
 fn say_what_a_kill_leaves(record: &Record, context: &Context) {
-    let name = &record.migration.metadata.name;
     context.printer.aside(&format!(
-        "if this process is killed between the fence and the commit, the application stays stopped until `tranship cutover \
-         {name}` or `tranship rollback {name}` is run, from any machine; Ctrl-C takes it back"
+        "if this process is killed between the fence and the commit, the application stays stopped until `{}` or `{}` is \
+         run, from any machine; Ctrl-C takes it back",
+        record.command("cutover"),
+        record.command("rollback"),
     ));
 }
 
 /// `finish`.
 pub(crate) async fn end(args: FinishArgs, context: Context) -> Result<Exit, RunError> {
-    let mut ledger = find::ledger(&args.named).await?;
+    let mut ledger = match find::ledger(&args.named).await {
+        Err(error) if args.lift_fence && error.leaves_the_record_open() => {
+            return lift_kept(&args, context, error).await;
+        }
+        ledger => ledger?,
+    };
     if args.delete_source {
         confirm_name(
             &args.named,
@@ -181,20 +197,51 @@ pub(crate) async fn end(args: FinishArgs, context: Context) -> Result<Exit, RunE
     Ok(Exit::Done)
 }
 
+/// `finish --lift-fence` of a migration that is finished: its record is gone, its fence stands. One cluster is enough.
+async fn lift_kept(args: &FinishArgs, context: Context, why: RunError) -> Result<Exit, RunError> {
+    let mut has_lifted = false;
+    for (cluster, namespace) in find::places(&args.named).await? {
+        match fence::lift_kept(&cluster, &namespace, &args.named.name).await {
+            Ok(gone) => {
+                has_lifted |= !gone.is_empty();
+                for object in &gone {
+                    context.printer.line(&format!("{}: {object} is gone", cluster.context));
+                    context.printer.json(&serde_json::json!({ "object": object, "fate": "removed" }));
+                }
+            }
+            // The fence may be in the other one.
+            Err(error) => context.printer.error(&RunError::from(error)),
+        }
+    }
+    if has_lifted { Ok(Exit::Done) } else { Err(why) }
+}
+
 /// `cleanup`.
 pub(crate) async fn clean_up(args: CleanupArgs, context: Context) -> Result<Exit, RunError> {
     let contexts = if args.context.is_empty() { vec![None] } else { args.context.into_iter().map(Some).collect() };
     for name in contexts {
         let cluster = Cluster::connect(Side::Source, name.as_deref()).await?;
-        let found = finish::leftovers(&cluster, &args.namespace).await?;
+        let fences = match fence::standing(&cluster, &args.namespace).await {
+            Err(error) if error.is_forbidden() => {
+                context.printer.aside(&format!("{error}: fences cannot be looked for"));
+                Vec::new()
+            }
+            fences => fences?,
+        };
+        let found = finish::leftovers(&cluster, &args.namespace, &fences).await?;
         context.printer.line(&format!("{}: {} of ours in namespace {}", cluster.context, found.len(), args.namespace));
         for leftover in &found {
-            let fate = match (leftover.is_in_use, args.remove) {
-                (true, _) => "in use; `tranship finish` removes it",
-                (false, true) => "removed",
-                (false, false) => "left over; --remove removes it",
+            let migration = &leftover.migration;
+            let fate = match (leftover.need, args.remove) {
+                (Need::Migration, _) => "in use; `tranship finish` removes it".to_owned(),
+                (Need::Kept, _) => format!(
+                    "in use, around what was left; `tranship finish {migration} --lift-fence --from {} --namespace {}` lifts it",
+                    cluster.context, args.namespace
+                ),
+                (Need::Nobody, true) => "removed".to_owned(),
+                (Need::Nobody, false) => "left over; --remove removes it".to_owned(),
             };
-            context.printer.line(&format!("  {} of {}: {fate}", leftover.object, leftover.migration));
+            context.printer.line(&format!("  {} of {migration}: {fate}", leftover.object));
             context
                 .printer
                 .json(&serde_json::json!({ "object": leftover.object, "migration": leftover.migration, "fate": fate }));
@@ -274,5 +321,23 @@ async fn wait_until(at: &str, context: &Context) -> Result<(), RunError> {
     tokio::select! {
         () = tokio::time::sleep(left) => Ok(()),
         () = context.stop.wait() => Err(RunError::stopped("stopped before it began")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cutover_that_is_refused_after_stages_has_failed_and_the_owner_keeps_the_application() {
+        let refused = || RunError::refused("TS-K943", "the predicted downtime does not fall below 30 s");
+        for (has_begun, owner, exit) in [
+            (false, Side::Source, Exit::Refused),
+            (false, Side::Destination, Exit::Refused),
+            (true, Side::Source, Exit::Failed),
+            (true, Side::Destination, Exit::FailedAfterCommit),
+        ] {
+            assert_eq!(ended(refused(), has_begun, owner).exit(), exit, "{has_begun} {owner}");
+        }
     }
 }

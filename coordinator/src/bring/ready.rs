@@ -1,6 +1,8 @@
 //! Whether what was started is ready, and if not, why.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
+use kube::api::ListParams;
 use serde_json::{Map, Value};
 use tranship_api::ObjectRef;
 use tranship_api::record::Brought;
@@ -48,6 +50,52 @@ async fn of(destination: &Cluster, kind: &Kind, object: &ObjectRef, replicas: i3
         reasons.extend(complaints(&pod));
     }
     Ok(Readiness { object: object.clone(), is_ready, reasons })
+}
+
+/// Why pods of the workload are not even made, if they are not: the last word of whoever makes them. Where that cannot be
+/// read, there is none.
+pub async fn refusal(destination: &Cluster, object: &ObjectRef) -> Option<String> {
+    let namespace = object.namespace.as_deref().unwrap_or_default();
+    // A Deployment has its pods made by one of its ReplicaSets.
+    let sets = match object.kind.as_str() {
+        "Deployment" => destination.list::<ReplicaSet>(namespace, "").await.unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let api = destination.api::<Event>(namespace);
+    let params = ListParams::default().fields("reason=FailedCreate");
+    let events = destination.call(format!("list Event in {namespace}"), api.list(&params)).await;
+    match events {
+        Ok(events) => last_refusal(&events.items, object, &sets),
+        Err(error) => {
+            tracing::debug!(%object, %error, "events cannot be read");
+            None
+        }
+    }
+}
+
+fn last_refusal(events: &[Event], object: &ObjectRef, sets: &[ReplicaSet]) -> Option<String> {
+    let is_owned = |set: &&ReplicaSet| {
+        set.metadata
+            .owner_references
+            .iter()
+            .flatten()
+            .any(|owner| owner.kind == object.kind && owner.name == object.name)
+    };
+    let sets: Vec<&str> = sets.iter().filter(is_owned).filter_map(|set| set.metadata.name.as_deref()).collect();
+    let is_about = |event: &&Event| {
+        let (kind, name) = (event.involved_object.kind.as_deref(), event.involved_object.name.as_deref());
+        let is_itself = kind == Some(&object.kind) && name == Some(&object.name);
+        is_itself || (kind == Some("ReplicaSet") && name.is_some_and(|name| sets.contains(&name)))
+    };
+    let at = |event: &&Event| {
+        let last = event.last_timestamp.as_ref().map(|time| time.0);
+        last.or(event.event_time.as_ref().map(|time| time.0)).or(event
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|time| time.0))
+    };
+    events.iter().filter(is_about).max_by_key(at)?.message.clone()
 }
 
 /// What the workload says that it lacks. Numbers of an older generation say nothing about this one.
@@ -157,5 +205,32 @@ mod tests {
                 {"name": "b", "image": "i", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}}]}}))
         .expect("a pod");
         assert_eq!(complaints(&pod), ["pod db-0: Unschedulable: no node", "pod db-0: ImagePullBackOff: not found"]);
+    }
+
+    #[test]
+    fn the_last_refusal_of_a_workload_or_of_its_replica_set_is_told() {
+        let event = |kind: &str, name: &str, at: &str, message: &str| -> Event {
+            serde_json::from_value(json!({"metadata": {}, "involvedObject": {"kind": kind, "name": name},
+                "lastTimestamp": at, "reason": "FailedCreate", "message": message}))
+            .expect("an event")
+        };
+        let events = [
+            event("StatefulSet", "db", "2026-01-01T00:00:02Z", "is fenced"),
+            event("StatefulSet", "db", "2026-01-01T00:00:01Z", "an older one"),
+            event("StatefulSet", "other", "2026-01-01T00:00:03Z", "another's"),
+            event("ReplicaSet", "web-1", "2026-01-01T00:00:03Z", "over quota"),
+            event("ReplicaSet", "cache-1", "2026-01-01T00:00:04Z", "another's"),
+        ];
+        let set = json!({"metadata": {"name": "web-1", "ownerReferences":
+            [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "u"}]}});
+        let sets = [serde_json::from_value(set).expect("a ReplicaSet")];
+        for (kind, name, expected) in [
+            ("StatefulSet", "db", Some("is fenced")),
+            ("Deployment", "web", Some("over quota")),
+            ("Deployment", "db", None),
+        ] {
+            let object = ObjectRef::named("apps/v1", kind, Some("n"), name);
+            assert_eq!(last_refusal(&events, &object, &sets).as_deref(), expected, "{kind} {name}");
+        }
     }
 }

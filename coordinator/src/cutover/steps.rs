@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::Api;
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use tranship_api::hook::Point;
 use tranship_api::migration::Resources;
 use tranship_api::record::{Act, Brought, Change, ChangeState, Proof, Retained, Step};
-use tranship_api::{ObjectRef, Side};
+use tranship_api::{ObjectRef, Record, Side};
 use tranship_proto::control::Purpose;
 
 use super::{Options, PATIENCE, Proven, START_PATIENCE, Verdict, way};
@@ -22,7 +22,7 @@ use crate::ledger::Ledger;
 use crate::pair::{Outcome, Wanted};
 use crate::stage::Pairs;
 use crate::watch::{Update, Watch};
-use crate::{Error, bring as brought, hook, quiesce as stop, workload};
+use crate::{Cluster, Error, bring as brought, hook, quiesce as stop, workload};
 
 /// Agents of one side that a fence admits, whatever the grouping of the volumes becomes.
 const AGENTS_MAX: usize = 32;
@@ -94,12 +94,13 @@ fn fence_of(ledger: &Ledger, side: Side, user: String) -> Fence {
         agents: agents_of(ledger, side),
         user,
         epoch: record.epoch,
+        lifted_by: lifted_by(record),
     }
 }
 
-/// What the fence around this side's claims is called.
-pub(crate) fn fence_name(ledger: &Ledger, side: Side) -> String {
-    fence_of(ledger, side, String::new()).name()
+/// The command that lifts the fence around what was left, also once the record is gone.
+pub(crate) fn lifted_by(record: &Record) -> String {
+    record.command("finish") + " --lift-fence"
 }
 
 /// Names of all pods that agents of this side can have.
@@ -181,25 +182,38 @@ pub(super) async fn quiesce(ledger: &mut Ledger, options: &Options, watch: &Watc
         stop::make(&cluster, change).await?;
         change.state = ChangeState::Made;
     }
-    let patience = options.patience.unwrap_or(PATIENCE);
-    for side in [owner, owner.other()] {
-        let record = &ledger.record;
-        let release = stop::Release {
-            namespace: record.namespace(side),
-            claims: &record.claims(side),
-            our_pods: &agents_of(ledger, side),
-            changes: if side == owner { &record.changes } else { &[] },
-        };
-        let mut tell = |holders: &[stop::Holder]| {
-            holders.iter().for_each(|holder| watch.note(format!("{side}: {holder}")));
-        };
-        stop::wait_released(ledger.cluster(side), release, patience, &mut tell).await?;
-    }
+    let stopped = stop::stopped(&ledger.record.changes);
+    let told = tell(ledger, owner, stop::News::Stopped, stopped);
+    let ((), released) = join(told, released(ledger, options.patience.unwrap_or(PATIENCE), watch)).await;
+    released?;
     let now = Timestamp::now();
     ledger.record.timeline.released = Some(now);
     ledger.record.step = Step::FinalPass;
     ledger.record.happened(now, "nobody has the volumes any more");
     ledger.save().await
+}
+
+/// Waits until nobody has the volumes any more, on either side.
+async fn released(ledger: &Ledger, patience: Duration, watch: &Watch) -> Result<(), Error> {
+    let record = &ledger.record;
+    for side in [record.owner, record.owner.other()] {
+        let release = stop::Release {
+            namespace: record.namespace(side),
+            claims: &record.claims(side),
+            our_pods: &agents_of(ledger, side),
+            changes: if side == record.owner { &record.changes } else { &[] },
+        };
+        let mut show = |holders: &[stop::Holder]| {
+            holders.iter().for_each(|holder| watch.note(format!("{side}: {holder}")));
+        };
+        stop::wait_released(ledger.cluster(side), release, patience, &mut show).await?;
+    }
+    Ok(())
+}
+
+/// Says on workloads of this side what became of them.
+async fn tell(ledger: &Ledger, side: Side, news: stop::News, objects: impl Iterator<Item = &ObjectRef>) {
+    join_all(objects.map(|object| stop::tell(ledger.cluster(side), object, news, &ledger.record))).await;
 }
 
 /// Copies the last changes and proves that both sides are equal, which both clusters know when this returns.
@@ -321,6 +335,8 @@ async fn begin_there(ledger: &Ledger) -> Result<Vec<Brought>, Error> {
             brought::start(cluster, one, replicas).await?;
         }
     }
+    let started = ledger.record.brought.iter().filter(|one| one.replicas.is_some() && !one.was_there);
+    tell(ledger, Side::Destination, stop::News::Started, started.map(|one| &one.object)).await;
     Ok(ledger.record.brought.clone())
 }
 
@@ -354,17 +370,22 @@ async fn until_ready(
     let deadline = Instant::now() + patience;
     loop {
         way::make(ledger, side).await?;
-        let all = brought::ready(ledger.cluster(side), started).await?;
-        let waiting: Vec<String> = all
-            .iter()
-            .filter(|one| !one.is_ready)
-            .map(|one| format!("{}: {}", one.object, one.reasons.join("; ")))
-            .collect();
+        let mut waiting = brought::ready(ledger.cluster(side), started).await?;
+        waiting.retain(|one| !one.is_ready);
         if waiting.is_empty() || Instant::now() > deadline {
-            return Ok(waiting);
+            return Ok(join_all(waiting.into_iter().map(|one| lack(ledger.cluster(side), one))).await);
         }
         sleep(LOOK).await;
     }
+}
+
+/// What a workload lacks, in words.
+async fn lack(cluster: &Cluster, mut one: brought::Readiness) -> String {
+    // Where its pods are there they have said why; what was refused before is over.
+    if one.reasons.len() <= 1 {
+        one.reasons.extend(brought::refusal(cluster, &one.object).await);
+    }
+    format!("{}: {}", one.object, one.reasons.join("; "))
 }
 
 /// The new owner has the application: what was changed to stop it elsewhere is kept for the way back.
@@ -417,12 +438,19 @@ async fn undo(ledger: &mut Ledger, watch: &Watch, there: bool) -> Result<(), Err
     let side = if there { ledger.record.owner.other() } else { ledger.record.owner };
     let cluster = ledger.cluster(side).clone();
     let changes = if there { &mut ledger.record.changes_there } else { &mut ledger.record.changes };
-    let mut failed = None;
+    let (mut back, mut failed) = (Vec::new(), None);
     for change in changes.iter_mut().rev() {
         match stop::undo(&cluster, change).await {
             Ok(undone) => {
-                if let stop::Undone::Kept { by, value } = undone {
-                    watch.note(format!("{} was changed by {by} meanwhile, and stays as it is: {value}", change.object));
+                match undone {
+                    stop::Undone::Back => back.push(change.clone()),
+                    stop::Undone::Gone => {}
+                    stop::Undone::Kept { by, value } => {
+                        watch.note(format!(
+                            "{} was changed by {by} meanwhile, and stays as it is: {value}",
+                            change.object
+                        ));
+                    }
                 }
                 change.state = ChangeState::Undone;
             }
@@ -433,5 +461,6 @@ async fn undo(ledger: &mut Ledger, watch: &Watch, there: bool) -> Result<(), Err
             }
         }
     }
+    tell(ledger, side, stop::News::Started, stop::stopped(&back)).await;
     failed.map_or(Ok(()), Err)
 }

@@ -21,6 +21,9 @@ pub(super) fn list(texts: &[String]) -> String {
     format!("[{}]", texts.join(", "))
 }
 
+/// The variable that lists the claims.
+pub(super) const CLAIMS: &str = "claims";
+
 /// Variables of the rule with their expressions, each of which may use those before it.
 pub(super) fn variables(claims: &[String], agents: &[String], user: &str) -> Vec<(&'static str, String)> {
     let volumes = "has(object.spec.volumes) ? object.spec.volumes : []";
@@ -31,7 +34,7 @@ pub(super) fn variables(claims: &[String], agents: &[String], user: &str) -> Vec
                  c.endsWith('-' + v.name) : c == variables.name + '-' + v.name))";
     let is_agent = format!("variables.name in {} && request.userInfo.username == {}", list(agents), literal(user));
     vec![
-        ("claims", list(claims)),
+        (CLAIMS, list(claims)),
         ("volumes", volumes.to_owned()),
         ("name", "has(object.metadata.name) ? object.metadata.name : ''".to_owned()),
         ("usesClaim", format!("({names}) || ({makes})")),

@@ -65,13 +65,24 @@ pub(super) fn binding(fence: &Fence) -> ValidatingAdmissionPolicyBinding {
     }
 }
 
+/// The namespace whose claims a policy fences.
+pub(super) fn namespace(policy: &ValidatingAdmissionPolicy) -> Option<&str> {
+    let selector = policy.spec.as_ref()?.match_constraints.as_ref()?.namespace_selector.as_ref()?;
+    selector.match_labels.as_ref()?.get(NAMESPACE_NAME).map(String::as_str)
+}
+
+/// The claims that a policy fences, as a list of literals.
+pub(super) fn claims(policy: &ValidatingAdmissionPolicy) -> Option<&str> {
+    let variables = policy.spec.as_ref()?.variables.as_ref()?;
+    variables.iter().find(|variable| variable.name == cel::CLAIMS).map(|variable| variable.expression.as_str())
+}
+
 /// What whoever is refused reads. The epoch is in it, so that a fence of an earlier one is not taken for this one.
 pub(super) fn message(fence: &Fence) -> String {
-    let name = &fence.migration;
+    let Fence { migration, epoch, .. } = fence;
     format!(
-        "migration {name} of tranship has fenced this volume (epoch {}); `tranship status {name}` shows why, and \
-         `tranship finish {name} --lift-fence` lifts it",
-        fence.epoch
+        "migration {migration} of tranship has fenced this volume (epoch {epoch}); once that is over, `{}` lifts it",
+        fence.lifted_by
     )
 }
 

@@ -135,6 +135,7 @@ mod tests {
             agents: vec![],
             user: String::new(),
             epoch,
+            lifted_by: String::new(),
         };
         let said = |name: &str, message: &str| {
             let text = format!(

@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
 use serde_json::{Value, json};
 use tranship_api::Side;
-use tranship_coordinator::Cluster;
-use tranship_coordinator::fence::{self, Fence};
+use tranship_coordinator::fence::{self, Fence, Need};
+use tranship_coordinator::{Cluster, finish};
 
 use super::space::{Space, claim_spec, cluster, idle, in_space};
 
@@ -25,6 +25,7 @@ async fn fence(space: &Space, epoch: u64) -> Fence {
         agents: vec!["agent".to_owned()],
         user: fence::user(&space.cluster).await.expect("a user"),
         epoch,
+        lifted_by: format!("tranship finish {} --lift-fence", space.namespace),
     }
 }
 
@@ -140,6 +141,39 @@ async fn a_claim_is_held_by_one_migration_and_its_latest_epoch() {
         assert_eq!(hold("b", 9).await.unwrap_err().code(), "TS-K333");
         fence::release(cluster, namespace, "data", "a", 2).await.expect("a free claim");
         hold("b", 1).await.expect("a free claim");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_fence_that_nobody_needs_is_removed_and_one_that_was_kept_is_lifted_without_a_record() {
+    in_space(|space| async move {
+        let (cluster, namespace) = (&space.cluster, space.namespace.as_str());
+        let fence = fence(&space, 1).await;
+        let standing = || async { fence::standing(cluster, namespace).await.expect("policies that can be listed") };
+        let needs = || async { standing().await.iter().map(|one| one.need).collect::<Vec<_>>() };
+        let remove_all = || async {
+            for leftover in finish::leftovers(cluster, namespace, &standing().await).await.expect("leftovers") {
+                finish::remove_leftover(cluster, &leftover).await.expect("removed");
+            }
+        };
+        fence.raise(cluster).await.expect("a fence");
+        assert_eq!(needs().await, [Need::Nobody]);
+        assert!(standing().await[0].holds("data"));
+        remove_all().await;
+        assert_eq!(needs().await, []);
+
+        fence::hold(cluster, namespace, "data", &fence.migration, &fence.id, 1).await.expect("a Lease");
+        fence.raise(cluster).await.expect("a fence");
+        assert_eq!(needs().await, [Need::Kept]);
+        remove_all().await;
+        assert_eq!(needs().await, [Need::Kept], "what was kept was removed");
+        assert_eq!(fence::lift_kept(cluster, namespace, "another").await.expect("nothing to do"), []);
+        let gone = fence::lift_kept(cluster, namespace, &fence.migration).await.expect("lifted");
+        let kinds: Vec<&str> = gone.iter().map(|object| object.kind.as_str()).collect();
+        assert_eq!(kinds, ["ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy", "Lease"]);
+        assert_eq!(needs().await, []);
+        space.until("an open claim", || async { !fence.refuses(cluster, "data").await.unwrap() }).await;
     })
     .await;
 }

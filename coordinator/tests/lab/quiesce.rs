@@ -1,15 +1,17 @@
 //! Stopping what runs, and starting it again as it was.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::CronJob;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
+use tranship_api::migration::Mode;
 use tranship_api::record::{Act, Change, ChangeState};
-use tranship_coordinator::quiesce::{self, Hold, Holder, Release, Undone};
+use tranship_api::{Migration, Record};
+use tranship_coordinator::quiesce::{self, Hold, Holder, News, Release, Undone};
 use tranship_coordinator::workload;
 
 use super::space::{Space, claim, claim_spec, idle, idle_with, in_space};
@@ -113,7 +115,11 @@ async fn an_application_of_all_kinds_is_stopped_without_a_loss_and_started_as_it
             quiesce::make(cluster, change).await.expect("the same change");
             change.state = ChangeState::Made;
         }
-        quiesce::tell(cluster, &changes[2].object, "Quiesced", "stopped for a test").await;
+        let migration = Migration::new("move", &space.namespace);
+        let record = Record::new(String::new(), String::new(), migration, Default::default(), Mode::Plain, vec![]);
+        for object in quiesce::stopped(&changes) {
+            quiesce::tell(cluster, object, News::Stopped, &record).await;
+        }
 
         let claims = claims();
         let release = Release { namespace: &space.namespace, claims: &claims, our_pods: &[], changes: &changes };
@@ -124,7 +130,15 @@ async fn an_application_of_all_kinds_is_stopped_without_a_loss_and_started_as_it
         assert!(seen.iter().any(is_terminating), "{seen:?}");
         assert_eq!(space.list::<Pod>().await.len(), 0);
         assert_eq!(uids(&space).await, uids_before, "a claim was lost");
-        assert!(space.list::<Event>().await.iter().any(|event| event.reason.as_deref() == Some("Quiesced")));
+        let events = space.list::<Event>().await;
+        let is_ours = |event: &&Event| event.reason.as_deref() == Some("Stopped");
+        let told: BTreeSet<_> = events
+            .iter()
+            .filter(is_ours)
+            .map(|event| event.involved_object.name.as_deref().unwrap_or_default())
+            .collect();
+        assert_eq!(told, BTreeSet::from(["nightly", "web", "db", "each", "bare"]));
+        assert!(events.iter().filter(is_ours).all(|event| event.type_.as_deref() == Some("Warning")));
 
         for _ in 0..2 {
             for change in changes.iter().rev() {

@@ -180,7 +180,7 @@ pub(crate) struct StatusArgs {
 pub(crate) struct FinishArgs {
     #[command(flatten)]
     pub(crate) named: NamedArgs,
-    /// Let the old claims be used again
+    /// Let the old claims be used again; also later, once the migration is finished
     #[arg(long)]
     pub(crate) lift_fence: bool,
     /// Delete the claims of the side that was left. Asks for the name

@@ -171,6 +171,12 @@ fn text(view: &View) -> String {
     }
     let history = view.history.iter().rev().take(HISTORY_LINES).rev();
     lines.extend(history.map(|happened| format!("  {:.0}  {}", happened.at, happened.what)));
+    let stopped = view.stopped_since.iter();
+    lines.extend(
+        stopped.map(|since| {
+            format!("  the application was stopped at {since:.0}, and stands still until somebody goes on")
+        }),
+    );
     lines.extend(view.next.iter().map(|next| format!("  next: {next}")));
     lines.join("\n")
 }
