@@ -5,7 +5,11 @@
 //! pass stands in `smoke`.
 
 mod harness;
+mod losses;
+mod others;
 mod paths;
 mod refusals;
+mod rights;
 mod shapes;
 mod smoke;
+mod workloads;

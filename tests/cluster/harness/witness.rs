@@ -1,19 +1,18 @@
-//! Somebody who sees every pod of both clusters: the application must never run on both sides.
+//! Somebody who sees every pod: an application must never run on both sides, nor share what is its own.
 
 use std::collections::BTreeSet;
-use std::io::BufReader;
-use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
 use serde_json::Value;
 
+use super::place::Place;
 use super::space::Space;
+use super::watch::Watch;
 
 /// Watches until it is asked.
 pub(crate) struct Witness {
     seen: Arc<Mutex<Seen>>,
-    watching: Vec<Child>,
+    watching: Vec<Watch>,
 }
 
 #[derive(Default)]
@@ -30,18 +29,11 @@ impl Witness {
     /// Watches pods with these labels on both sides of a space.
     pub(crate) fn start(space: &Space, labels: &str) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let watch = |(side, place): (usize, &super::Place)| {
-            let words = ["get", "pods", "--selector", labels, "--watch", "--output-watch-events", "--output", "json"];
-            let mut child = place.command(&words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("kubectl");
-            let told = BufReader::new(child.stdout.take().expect("it is piped"));
+        let watch = |(side, place): (usize, &Place)| {
             let seen = Arc::clone(&seen);
-            thread::spawn(move || {
-                let events = serde_json::Deserializer::from_reader(told).into_iter::<Value>();
-                for event in events.map_while(Result::ok) {
-                    seen.lock().unwrap_or_else(PoisonError::into_inner).take(side, &event);
-                }
-            });
-            child
+            Watch::start(place, labels, move |event| {
+                seen.lock().unwrap_or_else(PoisonError::into_inner).take(side, event);
+            })
         };
         let watching = space.places().into_iter().enumerate().map(watch).collect();
         Self { seen, watching }
@@ -52,9 +44,7 @@ impl Witness {
     /// # Panics
     /// When the application ever ran on both sides at once, or did not run on one of them at all.
     pub(crate) fn swears(mut self) {
-        for child in &mut self.watching {
-            assert!(child.try_wait().expect("it is our child").is_none(), "the witness looked away");
-        }
+        self.watching.iter_mut().for_each(Watch::is_listening);
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(seen.both.is_empty(), "the application ran on both sides: {:#?}", seen.both);
         assert_eq!(seen.ran, [true; 2], "the application did not run on both sides, one after the other");
@@ -79,12 +69,62 @@ impl Seen {
     }
 }
 
-impl Drop for Witness {
-    fn drop(&mut self) {
-        for child in &mut self.watching {
-            // It may have ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
+/// Somebody who sees which pods name a claim that no two of them may have.
+pub(crate) struct Guest {
+    users: Arc<Mutex<Users>>,
+    watching: Watch,
+}
+
+#[derive(Default)]
+struct Users {
+    /// Pods that name it and are not over.
+    now: BTreeSet<String>,
+    /// All that ever did.
+    ever: BTreeSet<String>,
+    /// Moments at which there were two.
+    crowds: Vec<String>,
+}
+
+impl Guest {
+    /// Watches a claim.
+    pub(crate) fn start(place: &Place, claim: &str) -> Self {
+        let users = Arc::new(Mutex::new(Users::default()));
+        let (noted, claim) = (Arc::clone(&users), claim.to_owned());
+        let watching = Watch::start(place, "", move |event| {
+            noted.lock().unwrap_or_else(PoisonError::into_inner).take(event, &claim);
+        });
+        Self { users, watching }
+    }
+
+    /// Pods that named it until now.
+    ///
+    /// # Panics
+    /// When two of them ever did so at once.
+    pub(crate) fn users(&mut self) -> Vec<String> {
+        self.watching.is_listening();
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(users.crowds.is_empty(), "two pods had the claim: {:#?}", users.crowds);
+        users.ever.iter().cloned().collect()
+    }
+}
+
+impl Users {
+    fn take(&mut self, event: &Value, claim: &str) {
+        let pod = &event["object"];
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let mut volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+        if !volumes.any(|volume| volume["persistentVolumeClaim"]["claimName"] == claim) {
+            return;
+        }
+        let is_over = pod["status"]["phase"] == "Succeeded" || pod["status"]["phase"] == "Failed";
+        if is_over || event["type"] == "DELETED" {
+            self.now.remove(&name);
+        } else {
+            self.ever.insert(name.clone());
+            self.now.insert(name);
+        }
+        if self.now.len() > 1 {
+            self.crowds.push(format!("{:?}", self.now));
         }
     }
 }
