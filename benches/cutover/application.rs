@@ -85,7 +85,7 @@ impl Application {
 }
 
 fn writer(size: &'static str) -> Writer {
-    Writer { name: "blocks", replicas: 1, class: "ext4", size, is_block: true }
+    Writer { name: "blocks", replicas: 1, class: "ext4", size, is_block: true, ..Writer::default() }
 }
 
 /// Makes a device full of bytes that do not compress: what is empty is moved in no time.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
-use tranship_tests::cluster::{Side, Space, Watch};
+use tranship_tests::cluster::{Place, Side, Space, Watch};
 
 use crate::application::Application;
 use crate::commits::now_ms;
@@ -25,7 +25,7 @@ pub(crate) struct Moments {
 
 /// Watches the pods of applications on both sides.
 pub(crate) struct Pods {
-    watch: Watch,
+    watching: Vec<Watch>,
     seen: Arc<Mutex<BTreeMap<String, Moments>>>,
 }
 
@@ -33,13 +33,16 @@ impl Pods {
     pub(crate) fn watch(space: &Space, applications: &[Application]) -> Self {
         let sets: Vec<&str> = applications.iter().map(|application| application.set()).collect();
         let seen = Arc::new(Mutex::new(BTreeMap::<String, Moments>::new()));
-        let noted = Arc::clone(&seen);
-        let watch = Watch::start(space.places(), &format!("app in ({})", sets.join(",")), move |side, event| {
-            let name = event["object"]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-            let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
-            noted.entry(name).or_default().take(side, event, now_ms());
-        });
-        Self { watch, seen }
+        let watch = |(side, place): (Side, &Place)| {
+            let noted = Arc::clone(&seen);
+            Watch::start(place, &format!("app in ({})", sets.join(",")), move |event| {
+                let name = event["object"]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
+                noted.entry(name).or_default().take(side, event, now_ms());
+            })
+        };
+        let watching = [Side::Source, Side::Destination].into_iter().zip(space.places()).map(watch).collect();
+        Self { watching, seen }
     }
 
     /// What was seen of an application.
@@ -47,7 +50,7 @@ impl Pods {
     /// # Panics
     /// When a watch has ended by itself.
     pub(crate) fn moments(&mut self, application: Application) -> Moments {
-        assert!(self.watch.is_whole(), "nobody watches the pods any more");
+        self.watching.iter_mut().for_each(Watch::is_listening);
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.get(&application.pod()).copied().unwrap_or_default()
     }

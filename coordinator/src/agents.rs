@@ -436,7 +436,7 @@ impl AgentPlan {
         } else {
             let traits = &self.traits;
             spec.node_selector = (!traits.node_selector.is_empty()).then(|| traits.node_selector.clone());
-            spec.affinity = traits.affinity.clone();
+            spec.affinity = traits.affinity_before();
             spec.tolerations = (!traits.tolerations.is_empty()).then(|| traits.tolerations.clone());
         }
     }

@@ -9,7 +9,7 @@ mod plan;
 mod tell;
 mod wait;
 
-pub use change::{Undone, make, undo};
+pub use change::{Undone, make, taken_back_by, undo};
 pub use holder::{Hold, Holder, holders};
 pub use plan::plan;
 pub use tell::{News, stopped, tell};

@@ -5,9 +5,13 @@
 //! pass stands in `smoke`.
 
 mod hooks;
+mod losses;
+mod others;
 mod paths;
 mod refusals;
+mod rights;
 mod shapes;
 mod smoke;
+mod workloads;
 
 use tranship_tests::cluster as harness;

@@ -108,6 +108,35 @@ fn everything_that_anybody_can_make_is_carried_by_anybody() {
     expect_proof(&as_user(&["--final"]).expect_code(0));
 }
 
+/// As a cluster makes volumes: their root is not the user's, who may write there by a group.
+#[test]
+fn a_root_that_belongs_to_another_keeps_nobody_from_a_proof() {
+    if !is_root() {
+        return;
+    }
+    let user = 12_345;
+    let pair = Pair::mounted(Kind::Ext4, Kind::Xfs, SYSTEM_BYTES);
+    std::fs::write(pair.source().join("file"), "content").expect("written");
+    let state = TempDir::new().expect("made");
+    let run = |words: &[&str], path: &Path| {
+        let (program, words) = words.split_first().expect("a program");
+        assert!(Command::new(program).args(words).arg(path).status().expect("started").success());
+    };
+    run(&["chown", "-R", &format!("{user}:{user}")], pair.source());
+    run(&["chown", &format!("{user}:{user}")], state.path());
+    for root in [pair.source(), pair.destination()] {
+        run(&["chown", &format!("0:{user}")], root);
+        run(&["chmod", "2775"], root);
+    }
+    open_way_to(&[pair.source(), pair.destination(), state.path()]);
+    let mut setpriv = Command::new("setpriv");
+    setpriv.args(["--reuid", &user.to_string(), "--regid", &user.to_string(), "--clear-groups"]);
+    let command = sync_command(pair.source(), pair.destination(), state.path(), &["--final"]);
+    let_clocks_tick(pair.source());
+    let outcome = Running::start(setpriv.arg(command.get_program()).args(command.get_args())).finish(LONG);
+    expect_proof(&outcome.expect_code(0));
+}
+
 /// Folders of temporary things are private to root; who runs the pass has to get through.
 fn open_way_to(paths: &[&Path]) {
     use std::os::unix::fs::PermissionsExt;

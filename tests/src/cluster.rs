@@ -1,9 +1,12 @@
 //! What scenarios between two real clusters are made of, for tests and for measurements.
 
+pub mod app;
 mod database;
+mod kill;
 mod lab;
 mod machine;
 mod place;
+mod rest;
 mod space;
 mod volume;
 mod wait;
@@ -12,12 +15,14 @@ mod witness;
 mod writer;
 
 pub use database::{Client, Database, Load};
+pub use kill::{agents, evict, kill};
 pub use lab::{Lab, Side, lab, lab_for_figures, link, say};
-pub use machine::{Machine, places};
-pub use place::Place;
+pub use machine::{Machine, places, said};
+pub use place::{Place, uid};
+pub use rest::AtRest;
 pub use space::{Space, in_space, in_spaces};
 pub use volume::{Volume, changes, uncarried};
 pub use wait::until;
 pub use watch::Watch;
-pub use witness::Witness;
+pub use witness::{Guest, Witness};
 pub use writer::{Act, Follower, Writer};

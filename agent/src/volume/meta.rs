@@ -95,12 +95,20 @@ fn is_refusal(errno: Errno) -> bool {
 /// What the metadata of one object cannot be.
 struct Gaps<'a> {
     place: &'a Place,
+    /// Whether it is promised at all: in mode `plain` the root directory belongs to whoever made the volume.
+    is_promised: bool,
     found: Vec<Gap>,
 }
 
-impl Gaps<'_> {
+impl<'a> Gaps<'a> {
+    fn new(place: &'a Place, fidelity: Fidelity) -> Self {
+        Self { place, is_promised: !(place.is_root() && fidelity == Fidelity::Plain), found: Vec::new() }
+    }
+
     fn add(&mut self, what: GapKind, detail: impl Into<String>) {
-        self.found.push(Gap { place: self.place.clone(), what, detail: detail.into() });
+        if self.is_promised {
+            self.found.push(Gap { place: self.place.clone(), what, detail: detail.into() });
+        }
     }
 
     fn has(&self, what: GapKind) -> bool {
@@ -131,7 +139,7 @@ impl<'a> Object<'a> {
 
     /// Reads its metadata.
     pub(super) fn read(&self, place: &Place, fidelity: Fidelity) -> Result<Read, VolumeError> {
-        let mut gaps = Gaps { place, found: Vec::new() };
+        let mut gaps = Gaps::new(place, fidelity);
         let xattrs =
             self.xattrs(fidelity, &mut gaps).map_err(|errno| VolumeError::of("read metadata of", place, errno))?;
         let seen = Seen::of(self.fd).map_err(|errno| VolumeError::of("stat", place, errno))?;
@@ -163,7 +171,7 @@ impl<'a> Object<'a> {
     /// The order is the kernel's: a change of owner takes setuid, setgid and capabilities away, an ACL changes the
     /// permission bits, and each of them is a change that time shows.
     pub(super) fn set(&self, place: &Place, meta: &Meta, fidelity: Fidelity) -> Result<(Stat, Vec<Gap>), VolumeError> {
-        let mut gaps = Gaps { place, found: Vec::new() };
+        let mut gaps = Gaps::new(place, fidelity);
         let failed = |errno| VolumeError::of("set metadata of", place, errno);
         let before = Seen::of(self.fd).map_err(failed)?.stat;
         if fidelity != Fidelity::Plain && (before.uid, before.gid) != (meta.uid, meta.gid) {
@@ -245,7 +253,7 @@ impl<'a> Object<'a> {
             gaps.add(GapKind::Xattr, escaped(&xattr.name));
         }
         // What the object has besides is no gap of the one that it is made like.
-        let have = match self.xattrs(fidelity, &mut Gaps { place: gaps.place, found: Vec::new() }) {
+        let have = match self.xattrs(fidelity, &mut Gaps::new(gaps.place, fidelity)) {
             Err(errno) if is_refusal(errno) => Vec::new(),
             have => have?,
         };

@@ -496,6 +496,25 @@ mod tests {
     }
 
     #[test]
+    fn in_mode_plain_it_is_no_gap_to_whom_the_root_belongs() {
+        // Nobody else can give things away.
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("x"), "").unwrap();
+        for path in [folder.path(), &folder.path().join("x")] {
+            std::os::unix::fs::chown(path, Some(12_345), Some(12_345)).unwrap();
+        }
+        let tree = Tree::open(folder.path()).unwrap();
+        let gaps = |place: &Place, fidelity| -> Vec<GapKind> {
+            tree.look(place, fidelity).unwrap().gaps.iter().map(|gap| gap.what).collect()
+        };
+        assert_eq!(gaps(&Place::root(), Fidelity::Plain), []);
+        assert_eq!(gaps(&place("x"), Fidelity::Plain), [GapKind::Owner]);
+    }
+
+    #[test]
     fn files_arrive_whole_where_none_can_be_without_a_name() {
         let folder = tempfile::tempdir().unwrap();
         let tree = Tree::open(folder.path()).unwrap();

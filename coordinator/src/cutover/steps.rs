@@ -235,12 +235,25 @@ pub(super) async fn final_pass(ledger: &mut Ledger, options: &Options, watch: &W
     };
     // What was true before the pass has to be true after it.
     nobody_came_back(ledger).await?;
+    tell_who_started_again(ledger, watch).await;
     pairs.dismiss_readers();
     ledger.record.timeline.proven = Some(Timestamp::now());
     ledger.record.step = Step::Proven;
     // An heir that cannot be told cannot take over either: then it is better to stay.
     ledger.save_both().await?;
     Ok(Proven { proof: Proof { epoch: ledger.record.epoch, level, volumes: proofs }, digests })
+}
+
+/// Says who has started the application again since it stopped. The fence keeps its pods away: it is no
+/// failure, and neither is it if that cannot be seen.
+async fn tell_who_started_again(ledger: &Ledger, watch: &Watch) {
+    let owner = ledger.record.owner;
+    for change in &ledger.record.changes {
+        if let Ok(Some(by)) = stop::taken_back_by(ledger.cluster(owner), change).await {
+            let object = &change.object;
+            watch.note(format!("{owner}: {by} has started {object} again; the fence keeps its pods away"));
+        }
+    }
 }
 
 /// What is given up without a proof: the user has said that what was written here is not wanted.

@@ -172,6 +172,15 @@ pub(super) async fn standing(cluster: &Cluster, change: &Change) -> Result<Stand
     Ok(Standing::Stands(live["metadata"]["resourceVersion"].as_str().map(str::to_owned)))
 }
 
+/// Who has taken a change back, as the object tells; nothing while it stands.
+pub async fn taken_back_by(cluster: &Cluster, change: &Change) -> Result<Option<String>, Error> {
+    let pointer = live::pointer(&change.act).unwrap_or_default();
+    match standing(cluster, change).await? {
+        Standing::Stands(_) => Ok(None),
+        Standing::TakenBack(live) => Ok(Some(blame::manager(&live, pointer))),
+    }
+}
+
 async fn delete(cluster: &Cluster, object: &ObjectRef) -> Result<(), Error> {
     let namespace = object.namespace.as_deref().unwrap_or_default();
     match cluster.delete::<Pod>(namespace, &object.name, Some(&object.uid)).await {

@@ -2,9 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Affinity, Container, PodSpec, SELinuxOptions, SecurityContext, Toleration, Volume};
+use k8s_openapi::api::core::v1::{
+    Affinity, Container, PodSpec, SELinuxOptions, SecurityContext, Toleration, Volume, WeightedPodAffinityTerm,
+};
 
 use super::claims;
+
+/// Weight of a wish that was a demand.
+const WEIGHT_MAX: i32 = 100;
 
 /// Where a pod may run, and as whom it uses a volume.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -53,6 +58,19 @@ impl Constraints {
             supplemental_groups: pod.supplemental_groups.unwrap_or_default(),
         }
     }
+
+    /// The affinity of a pod that comes before the application. Which pods the application demands beside it is a wish then:
+    /// they may be its own, or come with it.
+    pub fn affinity_before(&self) -> Option<Affinity> {
+        let mut affinity = self.affinity.clone()?;
+        if let Some(beside) = &mut affinity.pod_affinity {
+            let demands = beside.required_during_scheduling_ignored_during_execution.take().unwrap_or_default();
+            let wish = |pod_affinity_term| WeightedPodAffinityTerm { pod_affinity_term, weight: WEIGHT_MAX };
+            let wishes = beside.preferred_during_scheduling_ignored_during_execution.get_or_insert_default();
+            wishes.extend(demands.into_iter().map(wish));
+        }
+        Some(affinity)
+    }
 }
 
 /// The container that uses the volume; where that cannot be told, as with claims of a StatefulSet's templates, the first
@@ -73,6 +91,23 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn who_comes_before_the_application_waits_for_no_pod_that_comes_with_it() {
+        let term = json!({ "topologyKey": "host", "labelSelector": { "matchLabels": { "app": "shop" } } });
+        let zone = json!({ "preferredDuringSchedulingIgnoredDuringExecution": [
+            { "weight": 1, "preference": { "matchFields": [] } }] });
+        let spread = json!({ "requiredDuringSchedulingIgnoredDuringExecution": [term] });
+        let affinity = json!({ "podAffinity": spread, "podAntiAffinity": spread, "nodeAffinity": zone });
+        let affinity: Affinity = serde_json::from_value(affinity).unwrap();
+        let before =
+            Constraints { affinity: Some(affinity.clone()), ..Constraints::default() }.affinity_before().unwrap();
+        let wish = json!({ "preferredDuringSchedulingIgnoredDuringExecution": [
+            { "weight": 100, "podAffinityTerm": term }] });
+        assert_eq!(serde_json::to_value(&before.pod_affinity).unwrap(), wish);
+        assert_eq!(before.pod_anti_affinity, affinity.pod_anti_affinity);
+        assert_eq!(before.node_affinity, affinity.node_affinity);
+    }
 
     #[test]
     fn the_container_on_the_claim_decides_before_the_pod() {

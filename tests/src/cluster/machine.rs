@@ -1,5 +1,6 @@
 //! Where somebody types: a machine that remembers what was done on it, and nothing else.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use tempfile::TempDir;
 
 use super::lab::{lab, say};
 use super::space::Space;
+use super::wait::until;
 
 /// How long a command may take.
 const COMMAND_MAX: Duration = Duration::from_secs(400);
@@ -16,6 +18,7 @@ const COMMAND_MAX: Duration = Duration::from_secs(400);
 /// A machine with both contexts in its kubeconfig.
 pub struct Machine {
     state: TempDir,
+    kubeconfig: PathBuf,
 }
 
 impl Default for Machine {
@@ -27,13 +30,24 @@ impl Default for Machine {
 impl Machine {
     /// One that remembers nothing.
     pub fn new() -> Self {
-        Self { state: tempfile::tempdir().expect("a folder") }
+        Self { state: tempfile::tempdir().expect("a folder"), kubeconfig: lab().layout.kubeconfig_all() }
+    }
+
+    /// One that remembers nothing, and whose kubeconfig is another one.
+    pub fn with(change: impl FnOnce(&mut Value)) -> Self {
+        let machine = Self::new();
+        let text = std::fs::read(&machine.kubeconfig).expect("the lab's kubeconfig");
+        let mut config = serde_json::from_slice(&text).expect("it is JSON");
+        change(&mut config);
+        let kubeconfig = machine.state.path().join("kubeconfig");
+        std::fs::write(&kubeconfig, config.to_string()).expect("written");
+        Self { kubeconfig, ..machine }
     }
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(words);
-        command.env("KUBECONFIG", lab().layout.kubeconfig_all()).env("XDG_STATE_HOME", self.state.path());
+        command.env("KUBECONFIG", &self.kubeconfig).env("XDG_STATE_HOME", self.state.path());
         command.env_remove("TRANSHIP_STOP_AT");
         command
     }
@@ -50,6 +64,28 @@ impl Machine {
     /// Types a command, which has to succeed.
     pub fn run(&self, words: &[&str]) -> Outcome {
         self.try_run(words).expect_code(0)
+    }
+
+    /// Types a command, and does not wait for its end.
+    pub fn begin(&self, words: &[&str]) -> Running {
+        say(&format!("  tranship {}: begins", words.join(" ")));
+        Running::start(&mut self.command(words))
+    }
+
+    /// Waits for the end of a command.
+    pub fn end(running: Running) -> Outcome {
+        let outcome = running.finish(COMMAND_MAX);
+        say(&format!("  … which ended with {:?}", outcome.code));
+        outcome
+    }
+
+    /// Waits until a pass of this kind of step carries bytes of the first volume.
+    pub fn await_bytes(&self, space: &Space, phase: &str) {
+        until(&format!("bytes of a pass in phase {phase:?}"), || {
+            let status = self.status(space);
+            let sent = status["volumes"][0]["running"]["bytes_sent"].as_u64().unwrap_or_default();
+            (sent > 0 && status["phase"] == phase).then_some(())
+        });
     }
 
     /// Types a command that is cut off right after it has recorded a step.
@@ -81,6 +117,11 @@ fn create_words(space: &Space) -> Vec<String> {
     words.push(space.name.clone());
     words.extend(places(space));
     words
+}
+
+/// All that a command printed, in one text.
+pub fn said(outcome: &Outcome) -> String {
+    format!("{}\n{}", outcome.stdout.join("\n"), outcome.stderr)
 }
 
 /// Where a migration lies, as it is typed on a machine that does not remember it.

@@ -100,6 +100,11 @@ impl Place {
     }
 }
 
+/// The identity of an object.
+pub fn uid(object: &Value) -> String {
+    object["metadata"]["uid"].as_str().expect("an object of a cluster").to_owned()
+}
+
 /// `Kind/name` of an object.
 pub(super) fn name(object: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

@@ -1,54 +1,40 @@
-//! Looking on while pods come and go, without asking again and again.
+//! Hearing of every pod of a namespace as it changes.
 
 use std::io::BufReader;
 use std::process::{Child, Stdio};
-use std::sync::{Arc, Mutex};
 use std::thread;
 
 use serde_json::Value;
 
-use super::lab::Side;
 use super::place::Place;
 
-/// Watches pods until it is dropped.
-pub struct Watch {
-    watching: Vec<Child>,
-}
+/// kubectl, which tells of pods until this is dropped.
+pub struct Watch(Child);
 
 impl Watch {
-    /// Gives each event of pods with these labels to `take`, with the side on which it was.
-    pub fn start(places: [&Place; 2], labels: &str, take: impl FnMut(Side, &Value) + Send + 'static) -> Self {
-        let take = Arc::new(Mutex::new(take));
-        let sides = [Side::Source, Side::Destination];
-        let watch = |(side, place): (Side, &Place)| {
-            let words = ["get", "pods", "--selector", labels, "--watch", "--output-watch-events", "--output", "json"];
-            let mut child = place.command(&words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("kubectl");
-            let told = BufReader::new(child.stdout.take().expect("it is piped"));
-            let take = Arc::clone(&take);
-            thread::spawn(move || {
-                let events = serde_json::Deserializer::from_reader(told).into_iter::<Value>();
-                for event in events.map_while(Result::ok) {
-                    let Ok(mut take) = take.lock() else { return };
-                    take(side, &event);
-                }
-            });
-            child
-        };
-        Self { watching: sides.into_iter().zip(places).map(watch).collect() }
+    /// Gives every event of pods with these labels to `heard`; of all pods, if that is empty.
+    pub fn start(place: &Place, labels: &str, mut heard: impl FnMut(&Value) + Send + 'static) -> Self {
+        let words = ["get", "pods", "--selector", labels, "--watch", "--output-watch-events", "--output", "json"];
+        let mut child = place.command(&words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("kubectl");
+        let told = BufReader::new(child.stdout.take().expect("it is piped"));
+        thread::spawn(move || {
+            let events = serde_json::Deserializer::from_reader(told).into_iter::<Value>();
+            events.map_while(Result::ok).for_each(|event| heard(&event));
+        });
+        Self(child)
     }
 
-    /// Whether it has seen everything until now.
-    pub fn is_whole(&mut self) -> bool {
-        self.watching.iter_mut().all(|child| child.try_wait().is_ok_and(|ended| ended.is_none()))
+    /// # Panics
+    /// When it has ended: what came afterwards was not heard.
+    pub fn is_listening(&mut self) {
+        assert!(self.0.try_wait().expect("it is our child").is_none(), "the witness looked away");
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        for child in &mut self.watching {
-            // It may have ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

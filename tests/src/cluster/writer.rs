@@ -24,11 +24,29 @@ pub struct Writer {
     pub size: &'static str,
     /// Whether it writes to devices instead of folders.
     pub is_block: bool,
+    /// Their access mode.
+    pub access_mode: &'static str,
+    /// Whether a claim is deleted as its pod is scaled away.
+    pub deletes_claims: bool,
+    /// Whether no pod of it may be on a node with one of the label `drains=yes`.
+    pub flees: bool,
+    /// Whether its pods take all the time that they are given to end.
+    pub lingers: bool,
 }
 
 impl Default for Writer {
     fn default() -> Self {
-        Self { name: "writer", replicas: 1, class: "xfs", size: "512Mi", is_block: false }
+        Self {
+            name: "writer",
+            replicas: 1,
+            class: "xfs",
+            size: "512Mi",
+            is_block: false,
+            access_mode: "ReadWriteOnce",
+            deletes_claims: false,
+            flees: false,
+            lingers: false,
+        }
     }
 }
 
@@ -59,16 +77,29 @@ impl Writer {
         } else {
             container["volumeMounts"] = json!([{"name": "data", "mountPath": volume}]);
         }
+        let mut containers = vec![container];
+        if self.lingers {
+            // A first process that does not ask for a signal does not get it.
+            containers
+                .push(json!({"name": "lingers", "image": tranship_lab::BUSYBOX, "imagePullPolicy": "IfNotPresent"}));
+        }
         let labels = json!({"app": self.name});
+        let policy = if self.deletes_claims { "Delete" } else { "Retain" };
+        let mut affinity = json!({});
+        if self.flees {
+            affinity["podAntiAffinity"] = json!({"requiredDuringSchedulingIgnoredDuringExecution": [
+                {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"drains": "yes"}}}]});
+        }
         json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": self.name}, "spec": {
             "replicas": replicas, "serviceName": self.name, "podManagementPolicy": "Parallel",
+            "persistentVolumeClaimRetentionPolicy": {"whenScaled": policy, "whenDeleted": policy},
             "selector": {"matchLabels": labels},
             "template": {"metadata": {"labels": labels}, "spec": {
-                "terminationGracePeriodSeconds": 20,
+                "terminationGracePeriodSeconds": 20, "affinity": affinity,
                 "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000},
-                "containers": [container]}},
+                "containers": containers}},
             "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {
-                "accessModes": ["ReadWriteOnce"], "storageClassName": self.class, "volumeMode": mode,
+                "accessModes": [self.access_mode], "storageClassName": self.class, "volumeMode": mode,
                 "resources": {"requests": {"storage": self.size}}}}]}})
     }
 }
@@ -93,7 +124,17 @@ pub struct Follower {
 impl Follower {
     /// Follows a pod from its beginning.
     pub fn start(place: &Place, pod: &str) -> Self {
-        let mut command = place.command(&["logs", "--follow", pod]);
+        Self::read(place, pod, &["logs", "--follow", pod])
+    }
+
+    /// The same for one container of a Deployment's pod.
+    pub fn of_container(place: &Place, deployment: &str, container: &str) -> Self {
+        let object = format!("deployment/{deployment}");
+        Self::read(place, &object, &["logs", "--follow", &object, "--container", container])
+    }
+
+    fn read(place: &Place, pod: &str, words: &[&str]) -> Self {
+        let mut command = place.command(words);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("kubectl runs");
         let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let acts = Arc::new(Mutex::new(Vec::new()));
