@@ -215,14 +215,14 @@ impl Run {
             self.pace.unblock();
         }
         let compressor = &self.source.compressor;
-        let measured = self.pace.measure(self.traffic.sent_bytes());
+        let (rate, is_limit) = self.pace.measure(self.traffic.sent_bytes());
         self.rtt = self.streams.stats().rtt_min;
-        self.is_link_limit = measured.is_some_and(|(_, is_limit)| is_limit);
-        match measured {
-            Some((rate, true)) => compressor.set_goodput(rate),
+        self.is_link_limit = is_limit;
+        match rate {
+            Some(rate) if is_limit => compressor.set_goodput(rate),
             // A link that keeps up may be faster than whatever can be measured on it, once it is faster than it was.
-            Some((rate, false)) if rate > compressor.goodput() => compressor.set_goodput(u64::MAX),
-            Some((_, false)) | None => {}
+            Some(rate) if rate > compressor.goodput() => compressor.set_goodput(u64::MAX),
+            Some(_) | None => {}
         }
     }
 
@@ -327,8 +327,9 @@ impl Pace {
         }
     }
 
-    /// Bytes per second since the last time, and whether the link was what held us up for most of it.
-    fn measure(&mut self, sent_bytes: u64) -> Option<(u64, bool)> {
+    /// Bytes per second since the last time, if there were any, and whether the link was what held us up for most of it: a
+    /// slow one may take none for a while.
+    fn measure(&mut self, sent_bytes: u64) -> (Option<u64>, bool) {
         let was_blocked = self.blocked_since.is_some();
         self.unblock();
         let elapsed = self.measured.elapsed();
@@ -338,7 +339,7 @@ impl Pace {
         if was_blocked {
             self.block();
         }
-        (bytes > 0).then(|| ((bytes as f64 / elapsed.as_secs_f64()) as u64, is_limited))
+        ((bytes > 0).then(|| (bytes as f64 / elapsed.as_secs_f64()) as u64), is_limited)
     }
 }
 
