@@ -75,7 +75,7 @@ pub(super) fn print_cutover(ledger: &Ledger, verdict: &Verdict, printer: Printer
     match verdict {
         Verdict::Done => printer.line(&format!("the application runs on the {}", record.owner)),
         Verdict::NotReady(waiting) => {
-            printer.line(&format!("the application has the {}, and is not ready there yet:", record.owner));
+            printer.line(&format!("the application belongs to the {} now, and is not ready there yet:", record.owner));
             waiting.iter().for_each(|what| printer.line(&format!("  {what}")));
             let name = &record.migration.metadata.name;
             printer.line(&format!("everything is kept; `tranship rollback {name}` brings it back"));
