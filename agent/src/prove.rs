@@ -25,7 +25,7 @@ use crate::gaps::Gaps;
 use crate::parallel;
 use crate::pass::{Counters, PassError, Scan};
 use crate::state::{StateError, Store, finish_list, read_entries, read_list, write_list};
-use crate::volume::{Access, Content, LeftOut, Volume};
+use crate::volume::{Access, Content, LeftOut, Volume, VolumeError};
 
 /// Entries that are looked at together.
 const BATCH_ENTRIES: usize = 1_024;
@@ -151,7 +151,11 @@ impl EntryReader<'_> {
     fn read_all(&self, batch: &[(Scanned, Option<Digest>)]) -> Result<Vec<Proven>, PassError> {
         let is_large =
             |(scanned, _): &(Scanned, _)| scanned.stat.kind.has_content() && scanned.stat.size >= SHARED_BYTES;
-        let read = |(scanned, known): &(Scanned, Option<Digest>), threads| self.read(scanned, *known, threads);
+        let read = |(scanned, known): &(Scanned, Option<Digest>), threads| match self.read(scanned, *known, threads) {
+            // Somebody changes the volume meanwhile. It holds what was found, and the other side's list tells the rest.
+            Err(PassError::Volume(VolumeError::Vanished { .. } | VolumeError::Replaced { .. })) => Ok(None),
+            read => read,
+        };
         let proven = parallel::map(batch, self.proving.threads, is_large, read)?;
         Ok(proven.into_iter().flatten().collect())
     }

@@ -11,10 +11,11 @@ mod relay;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 use tranship_api::record::Path;
-use tranship_api::{Record, Side};
+use tranship_api::{Record, Side, quantity};
 use tranship_proto::control::{Ended, Event, Order, PassState, Purpose, Request, Role, VolumeFacts, VolumeKind};
 
 pub use made::PairPlan;
@@ -63,10 +64,22 @@ impl Pair {
         &self.plan.from.volumes
     }
 
-    /// Runs one pass over each volume, side by side; there is no outcome of one that is left to the agents. A pass that is
-    /// under way already, since another coordinator began it, is followed to its end, and counts if a stage is wanted.
-    pub async fn run(&self, record: &Record, wanted: &Wanted, watch: &Watch) -> Vec<Result<Option<Outcome>, Error>> {
-        let passes = (0..self.volumes().len()).map(|place| self.pass(record, place, wanted, watch));
+    /// Runs one pass over each volume, as many side by side as `turns`, which all pairs share, and the migration's limit for
+    /// a node allow; there is no outcome of one that is left to the agents. A pass that is under way already, since another
+    /// coordinator began it, is followed to its end, and counts if a stage is wanted.
+    pub async fn run(
+        &self,
+        record: &Record,
+        wanted: &Wanted,
+        turns: &Semaphore,
+        watch: &Watch,
+    ) -> Vec<Result<Option<Outcome>, Error>> {
+        let here = Semaphore::new(record.migration.spec.limits.passes_per_node as usize);
+        let passes = (0..self.volumes().len()).map(async |place| {
+            // Neither is ever closed.
+            let _turn = (here.acquire().await, turns.acquire().await);
+            self.pass(record, place, wanted, watch).await
+        });
         join_all(passes).await
     }
 
@@ -78,6 +91,8 @@ impl Pair {
     /// Limits what this pair sends, from now on.
     pub fn limit(&self, bits_per_second: Option<u64>) {
         self.from.say(Request::Bandwidth { bits_per_second });
+        // What goes back is little; what matters to that side is that somebody is there.
+        self.to.say(Request::Bandwidth { bits_per_second });
     }
 
     /// An error if a volume holds more than the other side has room for, as the kernels tell it on both sides.
@@ -242,10 +257,11 @@ async fn hear(events: &mut UnboundedReceiver<PassEvent>, side: Side) -> Result<E
 
 /// What of `read` does not fit into `written`, if anything. Counts of 0 are not known.
 fn lack_of_room(read: &VolumeFacts, written: &VolumeFacts) -> Option<String> {
-    let lack = |held: u64, room: u64, what: &str| {
-        (room > 0 && held > room).then(|| format!("{held} {what} are to be carried, and it has {room}"))
+    let lack = |held: u64, room: u64, say: fn(u64) -> String| {
+        (room > 0 && held > room).then(|| format!("{} are to be carried, and it has {}", say(held), say(room)))
     };
-    lack(read.bytes_used, written.bytes_total, "bytes").or(lack(read.inodes_used, written.inodes_total, "inodes"))
+    lack(read.bytes_used, written.bytes_total, quantity::text)
+        .or_else(|| lack(read.inodes_used, written.inodes_total, |inodes| format!("{inodes} inodes")))
 }
 
 /// A name that no pass had before.

@@ -1,5 +1,6 @@
 //! One stage: a pass over each volume while the application runs.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tranship_api::record::StageRecord;
 use tranship_api::{Record, Side};
@@ -86,35 +88,43 @@ impl Pairs {
     ) -> Result<Vec<(usize, Result<Option<Outcome>, Error>)>, Error> {
         // Agents that were made anew know of no epoch.
         ledger.confirm().await?;
-        let share = |pairs: usize| wanted.bits_per_second.map(|bits| bits / pairs.max(1) as u64);
-        self.pairs.iter().for_each(|pair| pair.limit(share(self.pairs.len())));
         let record = ledger.record.clone();
-        let runs = join_all(self.pairs.iter().map(|pair| pair.run(&record, wanted, watch)));
+        let turns = Semaphore::new(record.migration.spec.limits.passes as usize);
+        let busy: Vec<Cell<bool>> = self.pairs.iter().map(|_| Cell::new(true)).collect();
+        self.share(wanted.bits_per_second, &busy);
+        let runs = self.pairs.iter().zip(&busy).map(async |(pair, is_busy)| {
+            let results = pair.run(&record, wanted, &turns, watch).await;
+            is_busy.set(false);
+            results
+        });
         let all = tokio::select! {
-            all = runs => all,
-            never = self.follow_bandwidth(ledger) => match never {},
+            all = join_all(runs) => all,
+            never = self.follow_bandwidth(ledger, &busy) => match never {},
         };
         let of_pair =
             |(pair, results): (&Pair, Vec<_>)| pair.volumes().iter().copied().zip(results).collect::<Vec<_>>();
         Ok(self.pairs.iter().zip(all).flat_map(of_pair).collect())
     }
 
-    /// Has the agents follow a limit that somebody changes in the record while passes run.
-    async fn follow_bandwidth(&self, ledger: &Ledger) -> Infallible {
+    /// Gives each pair that is still busy an equal share of what all may send.
+    fn share(&self, bits_per_second: Option<u64>, busy: &[Cell<bool>]) {
+        let pairs = busy.iter().filter(|is_busy| is_busy.get()).count().max(1) as u64;
+        let share = bits_per_second.map(|bits| bits / pairs);
+        let busy_ones = self.pairs.iter().zip(busy).filter(|(_, is_busy)| is_busy.get());
+        busy_ones.for_each(|(pair, _)| pair.limit(share));
+    }
+
+    /// Has the agents follow a limit that somebody changes in the record while passes run, and share what is left by those
+    /// that are done. It is said again and again: an agent whose volumes wait for their turn would take itself for unneeded.
+    async fn follow_bandwidth(&self, ledger: &Ledger, busy: &[Cell<bool>]) -> Infallible {
         let record = &ledger.record;
         let lead = ledger.lead().unwrap_or(record.owner);
         let (cluster, name) = (ledger.cluster(lead), &record.migration.metadata.name);
-        let mut known = record.migration.spec.link.bits_per_second;
         loop {
             sleep(BANDWIDTH_LOOK).await;
             // What cannot be read stays as it is.
             let Ok(Some(found)) = Ledger::peek(cluster, record.namespace(cluster.side), name).await else { continue };
-            let wanted = found.migration.spec.link.bits_per_second;
-            if wanted != known {
-                let share = wanted.map(|bits| bits / self.pairs.len().max(1) as u64);
-                self.pairs.iter().for_each(|pair| pair.limit(share));
-                known = wanted;
-            }
+            self.share(found.migration.spec.link.bits_per_second, busy);
         }
     }
 

@@ -30,7 +30,7 @@ fn a_destination_that_is_smaller_than_what_is_there_is_refused() {
         Writer::default().start(&space.source);
         Follower::start(&space.source, "writer-0").await_more(50);
         // A kubelet may not have counted yet what the volume holds; then the first stage does.
-        let words = ["--storage-class", "xfs:ext4", "--size", "data-writer-0=5Mi"];
+        let words = ["--pvc", "data-writer-0", "--storage-class", "xfs:ext4", "--size", "data-writer-0=5Mi"];
         let created = machine.try_create(space, &words);
         if created.code == Some(0) {
             let staged = machine.try_run(&["stage", name]).expect_code(3);

@@ -65,9 +65,28 @@ pub struct Spec {
     /// How the application is stopped, and when that may be.
     #[serde(default)]
     pub cutover: Cutover,
+    /// How much is done at once.
+    #[serde(default)]
+    pub limits: Limits,
     /// Pods of the agents.
     #[serde(default)]
     pub agents: Agents,
+}
+
+/// How much is done at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Limits {
+    /// Volumes of the migration to which passes are run at once.
+    pub passes: u32,
+    /// Of these, volumes that are used on the same node.
+    pub passes_per_node: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { passes: 16, passes_per_node: 4 }
+    }
 }
 
 /// One end of a migration.
@@ -284,6 +303,7 @@ impl Migration {
                 accept_gaps: Vec::new(),
                 exclude: Vec::new(),
                 link: Link::default(),
+                limits: Limits::default(),
                 cutover: Cutover::default(),
                 agents: Agents::default(),
             },
@@ -336,6 +356,9 @@ impl Migration {
             self.spec.cutover.hooks.iter().find(|hook| hook.image.is_empty() || hook.run_as_user == Some(0))
         {
             return Some(format!("the hook {} has no image, or wants to be root", hook.at.word()));
+        }
+        if self.spec.limits.passes == 0 || self.spec.limits.passes_per_node == 0 {
+            return Some("the limits leave no pass to be run".to_owned());
         }
         let mut seen = std::collections::BTreeSet::new();
         for volume in &self.spec.volumes {

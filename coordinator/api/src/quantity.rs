@@ -51,6 +51,18 @@ fn scale(unit: &str) -> Option<(u128, u128)> {
     }
 }
 
+/// An amount of bytes as people read it, to three digits: `1.46Gi`.
+pub fn text(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["", "Ki", "Mi", "Gi", "Ti", "Pi"];
+    let (mut amount, mut unit) = (bytes as f64, 0);
+    while amount >= 1_024.0 && unit + 1 < UNITS.len() {
+        amount /= 1_024.0;
+        unit += 1;
+    }
+    let digits = if unit == 0 || amount >= 100.0 { 0 } else { 2 - usize::from(amount >= 10.0) };
+    format!("{amount:.digits$}{}", UNITS[unit])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +88,15 @@ mod tests {
     fn what_is_no_amount_is_refused() {
         for text in ["", "Gi", "1 Gi", "-1", "1GiB", "1e", "x", ".", "99999999999Ei"] {
             assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn amounts_are_told_to_three_digits() {
+        for (bytes, told) in
+            [(0, "0"), (1_023, "1023"), (1 << 20, "1.00Mi"), (15 << 30, "15.0Gi"), (377_569_280, "360Mi")]
+        {
+            assert_eq!(text(bytes), told);
         }
     }
 }

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::GetParams;
 use kube::core::Request;
 use serde::Deserialize;
+use tranship_api::quantity::text;
 use tranship_api::record::VolumeRecord;
 use tranship_api::{Finding, Migration, Severity, Side};
 
@@ -83,15 +84,15 @@ fn fits(measured: Measured, volume: &VolumeRecord, migration: &Migration) -> Fin
     let (size, held) = (bytes(volume), measured.bytes);
     let to = &volume.claim(Side::Destination).name;
     let todo = format!("give it more room, with --size {to}=SIZE");
-    let holds = format!("it holds {held} bytes in {} inodes", measured.inodes);
+    let holds = format!("it holds {} in {} inodes", text(held), measured.inodes);
     if held > size {
-        let why = format!("{holds}, and the destination's claim has {size} bytes");
+        let why = format!("{holds}, and the destination's claim has {}", text(size));
         return Finding::new("TS-K136", Severity::Blocking, why, todo);
     }
     if held > size / 100 * (100 - OVERHEAD_PERCENT) || measured.inodes > size / BYTES_PER_INODE {
         let inodes = size / BYTES_PER_INODE;
-        let why =
-            format!("{holds}; the destination has {size} bytes, as a rule {inodes} inodes, and keeps some for itself");
+        let room = text(size);
+        let why = format!("{holds}; the destination has {room}, as a rule {inodes} inodes, and keeps some for itself");
         return Finding::new("TS-K137", Severity::Warning, why, todo);
     }
     let rate = migration.spec.link.bits_per_second.map_or(String::new(), |rate| {

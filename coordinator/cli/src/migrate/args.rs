@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use tranship_api::migration::{Endpoint, Listen, Mode, Quiesce, Resources, Verify};
+use tranship_api::migration::{Endpoint, Limits, Listen, Mode, Quiesce, Resources, Verify};
 
 use crate::args::gap_words;
 use crate::rate::Rate;
@@ -59,6 +59,12 @@ pub(crate) struct CreateArgs {
     /// Most that all agents send together, such as 50Mbit/s [default: no limit]
     #[arg(long, value_name = "RATE")]
     pub(crate) bandwidth: Option<Rate>,
+    /// Volumes to which passes are run at once
+    #[arg(long, value_name = "N", default_value_t = Limits::default().passes)]
+    pub(crate) passes: u32,
+    /// Of these, volumes that are used on the same node
+    #[arg(long, value_name = "N", default_value_t = Limits::default().passes_per_node)]
+    pub(crate) passes_per_node: u32,
     /// Longest downtime that a cutover may be predicted to take, such as 30s [default: any]
     #[arg(long, value_name = "TIME")]
     pub(crate) max_downtime: Option<String>,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tranship_api::hook::{Hook, Point};
-use tranship_api::migration::{Migration, Volume};
+use tranship_api::migration::{Limits, Migration, Volume};
 
 use super::args::CreateArgs;
 use crate::error::RunError;
@@ -49,6 +49,7 @@ impl CreateArgs {
         spec.link.listen = self.listen.into();
         spec.link.endpoint = self.endpoint.into();
         spec.link.bits_per_second = self.bandwidth.map(bits_of);
+        spec.limits = Limits { passes: self.passes, passes_per_node: self.passes_per_node };
         self.max_downtime.as_deref().map(|text| duration("--max-downtime", text)).transpose()?;
         spec.cutover.max_downtime.clone_from(&self.max_downtime);
         spec.cutover.verify = self.verify.into();
