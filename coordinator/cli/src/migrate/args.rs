@@ -38,7 +38,7 @@ pub(crate) struct CreateArgs {
     /// Access mode of a claim at the destination, such as data=ReadWriteOnce
     #[arg(long, value_name = "CLAIM=MODE")]
     pub(crate) access_mode: Vec<String>,
-    /// Size of a claim at the destination, such as data=20Gi
+    /// Size of a claim at the destination, such as data=20Gi, where it is to be larger than at the source
     #[arg(long, value_name = "CLAIM=SIZE")]
     pub(crate) size: Vec<String>,
     /// What is carried of owners, access lists and capabilities [default: the best that both namespaces admit]
