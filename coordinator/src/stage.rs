@@ -14,11 +14,11 @@ use tranship_api::record::StageRecord;
 use tranship_api::{Record, Side};
 
 use crate::agents::{agents_selector, pod_name, state_claim_name};
-use crate::cutover::steps::agents_of;
+use crate::cutover::steps::holders;
 use crate::ledger::Ledger;
 use crate::pair::{Outcome, Pair, PairPlan, Wanted};
 use crate::placement::{Usage, pairs, usage};
-use crate::quiesce::{Hold, holders};
+use crate::quiesce::Hold;
 use crate::watch::Watch;
 use crate::{Error, claims, workload};
 
@@ -233,10 +233,8 @@ fn is_running(pod: &Pod) -> bool {
 
 /// Says who uses the volumes that are written: whatever they write there is taken back by a pass.
 async fn tell_of_others(ledger: &Ledger, watch: &Watch) -> Result<(), Error> {
-    let (record, side) = (&ledger.record, ledger.record.owner.other());
-    let ours = agents_of(ledger, side);
-    let holders = holders(ledger.cluster(side), record.namespace(side), &record.claims(side), &ours).await?;
-    for holder in holders.iter().filter(|holder| matches!(holder.hold, Hold::Pod { .. })) {
+    let side = ledger.record.owner.other();
+    for holder in holders(ledger, side).await?.iter().filter(|holder| matches!(holder.hold, Hold::Pod { .. })) {
         watch.note(format!(
             "{side}: {holder}; what it writes there will not last, and no cutover begins while it is there"
         ));

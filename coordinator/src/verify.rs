@@ -7,10 +7,10 @@ use tranship_api::record::Step;
 use tranship_proto::control::Purpose;
 
 use crate::Error;
-use crate::cutover::steps::agents_of;
+use crate::cutover::steps::holders;
 use crate::ledger::Ledger;
 use crate::pair::Wanted;
-use crate::quiesce::{Hold, holders};
+use crate::quiesce::Hold;
 use crate::stage::Pairs;
 use crate::watch::Watch;
 
@@ -68,12 +68,9 @@ pub async fn verify(ledger: &mut Ledger, bits_per_second: Option<u64>, watch: &W
 
 /// Sides on which a pod, not one of ours, has a volume.
 async fn used_sides(ledger: &Ledger) -> Result<Vec<Side>, Error> {
-    let record = &ledger.record;
     let mut used = Vec::new();
     for side in Side::ALL {
-        let (cluster, ours) = (ledger.cluster(side), agents_of(ledger, side));
-        let holders = holders(cluster, record.namespace(side), &record.claims(side), &ours).await?;
-        if holders.iter().any(|holder| matches!(holder.hold, Hold::Pod { .. })) {
+        if holders(ledger, side).await?.iter().any(|holder| matches!(holder.hold, Hold::Pod { .. })) {
             used.push(side);
         }
     }

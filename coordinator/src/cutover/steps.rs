@@ -275,12 +275,15 @@ pub(super) async fn nobody_waits_there(ledger: &Ledger) -> Result<(), Error> {
     nobody_has(ledger, &[ledger.record.owner.other()]).await
 }
 
+/// Who has the volumes of a side, our agents apart.
+pub(crate) async fn holders(ledger: &Ledger, side: Side) -> Result<Vec<stop::Holder>, Error> {
+    let (record, ours) = (&ledger.record, agents_of(ledger, side));
+    stop::holders(ledger.cluster(side), record.namespace(side), &record.claims(side), &ours).await
+}
+
 async fn nobody_has(ledger: &Ledger, sides: &[Side]) -> Result<(), Error> {
-    let record = &ledger.record;
     for &side in sides {
-        let ours = agents_of(ledger, side);
-        let holders = stop::holders(ledger.cluster(side), record.namespace(side), &record.claims(side), &ours).await?;
-        if let Some(holder) = holders.first() {
+        if let Some(holder) = holders(ledger, side).await?.first() {
             return Err(Error::refused(
                 "TS-K946",
                 format!("somebody has a volume of the {side} while it has to be at rest: {holder}"),
