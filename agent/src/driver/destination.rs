@@ -66,8 +66,8 @@ pub async fn receive(
     };
     run.handle(Event::Received(first));
     let result = run.until_done(stop).await;
-    let Run { session, mut traffic, control_out, .. } = run;
-    drop(control_out);
+    let Run { session, mut traffic, control_out, lanes, destination, .. } = run;
+    drop((control_out, destination));
     if result.is_ok() && session.failure().is_none_or(|failure| !failure.is_from_peer) {
         traffic.drain(PARTING).await;
     }
@@ -75,7 +75,11 @@ pub async fn receive(
     result?;
     match session.failure() {
         Some(failure) => Err(DriveError::Refused(failure.clone())),
-        None => Ok(Received { received_bytes: traffic.received_bytes(), session }),
+        None => {
+            // Whoever was told that all is done may begin anew at once, and must not find the volume in use.
+            lanes.ended().await;
+            Ok(Received { received_bytes: traffic.received_bytes(), session })
+        }
     }
 }
 

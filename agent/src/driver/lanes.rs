@@ -29,6 +29,8 @@ impl<A: Send + 'static, E: Send + 'static> Lanes<A, E> {
                         break;
                     }
                 }
+                // Before the sender, whose end says that this has been let go.
+                drop(perform);
             }
         });
         Self { perform, serial, done, events }
@@ -45,6 +47,41 @@ impl<A: Send + 'static, E: Send + 'static> Lanes<A, E> {
         let (perform, done) = (self.perform.clone(), self.done.clone());
         tokio::task::spawn_blocking(move || {
             let _ = done.send(perform(action));
+            drop(perform);
         });
+    }
+
+    /// Waits until the last thread has let go of what it worked on: an event comes before the thread that sent it ends,
+    /// and until then the volume is still claimed.
+    pub(super) async fn ended(self) {
+        let Self { perform, serial, done, mut events } = self;
+        drop((perform, serial, done));
+        while events.recv().await.is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_lanes_worked_on_is_let_go_when_they_have_ended() {
+        for round in 0..2_000 {
+            let volume = Arc::new(());
+            let mut lanes = Lanes::new({
+                let volume = volume.clone();
+                move |action: u32| {
+                    let _volume = &volume;
+                    action
+                }
+            });
+            lanes.in_order(1);
+            lanes.beside(2);
+            for _ in 0..2 {
+                lanes.events.recv().await.expect("something came of it");
+            }
+            lanes.ended().await;
+            assert_eq!(Arc::strong_count(&volume), 1, "round {round}");
+        }
     }
 }
