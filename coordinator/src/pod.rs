@@ -13,7 +13,7 @@ use crate::{Cluster, Error};
 /// How long an agent that is about to end may take for it.
 const ENDING_MAX: Duration = Duration::from_secs(60);
 
-/// How long a pod may take until it is said what it waits for.
+/// How long a pod may take until it is said what it waits for, and how long until the next word.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Characters of what a cluster says that people are shown.
@@ -49,7 +49,7 @@ pub(crate) async fn until_phase(
     watch: &Watch,
 ) -> Result<(), Error> {
     let began = Instant::now();
-    let mut told = String::new();
+    let (mut told, mut tells_at) = (String::new(), began + PATIENCE);
     loop {
         let found: Pod = cluster.get(&pod.namespace, &pod.name).await?;
         let (status, uid) = (found.status.unwrap_or_default(), found.metadata.uid.unwrap_or_default());
@@ -69,16 +69,18 @@ pub(crate) async fn until_phase(
                     format!("{name}, which is to be {wanted} ({})", complaint(cluster, pod, &uid, &status).await);
                 return Err(Error::Late { what, seconds: patience.as_secs() });
             }
-            _ if began.elapsed() > PATIENCE => {
+            // What is said is asked for seldom, but the pod is looked at as often as before: an application may stand.
+            _ if Instant::now() > tells_at => {
                 let complaint = complaint(cluster, pod, &uid, &status).await;
                 if complaint != told {
                     watch.note(format!("{name} is waited for: {complaint}"));
                     told = complaint;
                 }
-                sleep(PATIENCE).await;
+                tells_at = Instant::now() + PATIENCE;
             }
-            _ => sleep(LOOK).await,
+            _ => {}
         }
+        sleep(LOOK).await;
     }
 }
 
