@@ -12,6 +12,7 @@ use tranship_proto::limit::PIECE_BYTES;
 
 use crate::pass::PassError;
 use crate::state::map::Map;
+use crate::volume::aligned::{ALIGNMENT_BYTES, Aligned};
 use crate::volume::{Content, VolumeError};
 
 /// What reading a content came to.
@@ -71,7 +72,7 @@ pub fn read(
     let next = AtomicU64::new(0);
     let order = Mutex::new(Order::new(size, digesters.len()));
     let work = || -> Result<(), PassError> {
-        let mut buffer = vec![0; PIECE_BYTES.min(size as usize)];
+        let mut buffer = Aligned::new(PIECE_BYTES.min(size as usize), ALIGNMENT_BYTES);
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= count {

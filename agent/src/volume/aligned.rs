@@ -2,6 +2,10 @@
 
 use std::ops::{Deref, DerefMut};
 
+/// The alignment of direct reads, unless the kernel asks for more: no file system and no device has larger blocks that
+/// does not say so.
+pub const ALIGNMENT_BYTES: usize = 4_096;
+
 /// Zeroed bytes that start at a multiple of a power of two. Reading into such a buffer with `Access::ReadDevice` saves
 /// a copy.
 ///

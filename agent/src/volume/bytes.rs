@@ -10,7 +10,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use tranship_proto::entry::Place;
 
 use super::VolumeError;
-use super::aligned::{Aligned, is_aligned};
+use super::aligned::{ALIGNMENT_BYTES, Aligned, is_aligned};
 
 /// Reads of files that are larger than this leave the page cache alone; one of this size does no harm to anyone.
 pub(super) const SPARING_BYTES_MIN: u64 = 1 << 20;
@@ -18,10 +18,6 @@ pub(super) const SPARING_BYTES_MIN: u64 = 1 << 20;
 /// `RWF_DONTCACHE` (Linux 6.14): what the read itself brings into the page cache leaves it afterwards, what was there
 /// stays.
 const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
-
-/// The alignment of direct reads, unless the kernel asks for more: no file system and no device has larger blocks that
-/// does not say so.
-const ALIGNMENT_BYTES: usize = 4_096;
 
 /// Bytes that are read at once into memory of our own.
 const BOUNCE_BYTES: usize = 1 << 20;

@@ -244,6 +244,9 @@ impl DestinationSession {
             }
             (State::Meeting, Message::Begin(begin)) if self.has_met => {
                 self.check_room(begin.block_bytes)?;
+                if begin.is_final {
+                    self.unflushed.hurry();
+                }
                 self.begin = Some(begin.clone());
                 self.state = State::Beginning;
                 self.actions.push_back(Action::Begin(begin));

@@ -5,9 +5,15 @@ use std::time::Duration;
 use tranship_proto::limit::{UNFLUSHED_BYTES_MAX, UNFLUSHED_ENTRIES_MAX, UNFLUSHED_MS_MAX};
 use tranship_proto::message::Ack;
 
+/// How long writes of a final pass wait for a flush. What is not flushed when its last byte has come is waited for by an
+/// application that stands still.
+const HURRIED_WAIT: Duration = Duration::from_millis(200);
+
 /// How much was applied, how much of it a flush covers, and how much was flushed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Unflushed {
+    /// How long the first of it waits.
+    wait: Duration,
     applied: Ack,
     /// What the flush covers that is under way.
     flushing: Option<Ack>,
@@ -16,7 +22,24 @@ pub(super) struct Unflushed {
     since: Option<Duration>,
 }
 
+impl Default for Unflushed {
+    fn default() -> Self {
+        Self {
+            wait: Duration::from_millis(UNFLUSHED_MS_MAX),
+            applied: Ack::default(),
+            flushing: None,
+            flushed: Ack::default(),
+            since: None,
+        }
+    }
+}
+
 impl Unflushed {
+    /// From now on flushes follow each other closely, so that little is left for the last one.
+    pub(super) fn hurry(&mut self) {
+        self.wait = HURRIED_WAIT;
+    }
+
     /// This was applied at `now`.
     pub(super) fn apply(&mut self, done: Ack, now: Duration) {
         self.applied.bytes += done.bytes;
@@ -30,13 +53,13 @@ impl Unflushed {
         self.since.is_some_and(|since| {
             self.applied.bytes - covered.bytes >= UNFLUSHED_BYTES_MAX
                 || self.applied.entries - covered.entries >= UNFLUSHED_ENTRIES_MAX
-                || now.saturating_sub(since) >= Duration::from_millis(UNFLUSHED_MS_MAX)
+                || now.saturating_sub(since) >= self.wait
         })
     }
 
     /// When it will be due at the latest, if no flush is under way.
     pub(super) fn due_at(&self) -> Option<Duration> {
-        self.since.filter(|_| self.flushing.is_none()).map(|since| since + Duration::from_millis(UNFLUSHED_MS_MAX))
+        self.since.filter(|_| self.flushing.is_none()).map(|since| since + self.wait)
     }
 
     /// Whether so much waits for the flush that is under way that nothing more may be applied.
@@ -91,6 +114,14 @@ mod tests {
         assert!(after(0, UNFLUSHED_ENTRIES_MAX).is_due(NOW));
         let due_at = after(1, 1).due_at().expect("it waits");
         assert!(after(1, 1).is_due(due_at) && !after(1, 1).is_due(due_at - Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn in_a_hurry_a_flush_is_due_sooner() {
+        let mut hurried = after(1, 1);
+        hurried.hurry();
+        assert!(hurried.due_at() < after(1, 1).due_at() && !hurried.is_due(NOW));
+        assert!(hurried.is_due(hurried.due_at().expect("it waits")));
     }
 
     #[test]

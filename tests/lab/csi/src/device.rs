@@ -79,7 +79,9 @@ pub(crate) fn attach(image: &Path, is_readonly: bool, lock: &Path) -> Result<Dev
     let turn = File::create(lock).and_then(|file| file.lock().map(|()| file));
     let _turn = turn.map_err(Error::io("wait for a turn to attach a loop device"))?;
     let mode: &[&str] = if is_readonly { &["--read-only"] } else { &[] };
-    let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"--find", &"--show"];
+    // Disks have no page cache beneath their own: a second one would hold each byte twice, answer reads that are meant for the
+    // disk, and take in writes that nobody has waited for.
+    let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"--find", &"--show", &"--direct-io=on"];
     arguments.extend(mode.iter().map(|mode| mode as &dyn AsRef<std::ffi::OsStr>));
     arguments.push(&image);
     for _ in 1..TRIES_MAX {
