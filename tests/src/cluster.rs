@@ -20,7 +20,7 @@ pub use lab::{Lab, Side, lab, lab_for_figures, link, say};
 pub use machine::{Machine, places, said};
 pub use place::{Place, uid};
 pub use rest::AtRest;
-pub use space::{Space, in_space, in_spaces};
+pub use space::{Space, in_space, in_space_alone, in_spaces};
 pub use volume::{Volume, changes, uncarried};
 pub use wait::until;
 pub use watch::Watch;

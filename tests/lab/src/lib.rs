@@ -9,6 +9,7 @@ mod cluster;
 mod command;
 mod error;
 mod golang;
+mod hang;
 mod health;
 mod image;
 mod lane;
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 pub use cluster::{Cluster, Version};
 pub use error::LabError;
+pub use hang::Hang;
 pub use image::{BUSYBOX, POSTGRES, RSYNC};
 pub use layout::Layout;
 pub use link::Link;

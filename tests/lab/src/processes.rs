@@ -45,9 +45,15 @@ pub(crate) fn log(layout: &Layout, node: &str, name: &str) -> Result<PathBuf, La
 
 /// Kills all processes of a node whose command line contains `part`.
 pub(crate) fn kill(node: &str, part: &str) {
-    for (id, _) in of_node(node).into_iter().filter(|(_, line)| line.contains(part)) {
-        kill_one(&id);
-    }
+    signal(node, part, "-KILL");
+}
+
+/// Sends a signal to all processes of a node whose command line contains `part`; gives how many those are.
+pub(crate) fn signal(node: &str, part: &str, signal: &str) -> usize {
+    let ids: Vec<String> =
+        of_node(node).into_iter().filter(|(_, line)| line.contains(part)).map(|(id, _)| id).collect();
+    ids.iter().for_each(|id| send(id, signal));
+    ids.len()
 }
 
 /// Kills what has a root that lies beneath a folder: containers whose runtime is gone.
@@ -55,7 +61,7 @@ pub(crate) fn kill_rooted(folder: &Path) {
     let part = format!("={}/", folder.display());
     let is_root = |line: &str| line.split(' ').nth(4) == Some("/") && line.contains(&part);
     for process in all().filter(|process| text(process, "mountinfo").lines().any(is_root)) {
-        id(&process).inspect(|id| kill_one(id));
+        id(&process).inspect(|id| send(id, "-KILL"));
     }
 }
 
@@ -81,8 +87,9 @@ fn text(process: &Path, file: &str) -> String {
     String::from_utf8_lossy(&fs::read(process.join(file)).unwrap_or_default()).replace('\0', " ")
 }
 
-fn kill_one(id: &str) {
-    let _ = command("kill", ["-KILL", id]).stderr(Stdio::null()).status();
+fn send(id: &str, signal: &str) {
+    // It may have ended.
+    let _ = command("kill", [signal, id]).stderr(Stdio::null()).status();
 }
 
 /// The last lines of all logs.

@@ -25,6 +25,8 @@ impl Place {
         let mut command = Command::new(folder.join("kubectl"));
         command.arg("kubectl").arg("--kubeconfig").arg(folder.join("admin.kubeconfig"));
         command.args(["--namespace", &self.namespace]).args(arguments);
+        // Who watches does not give up an API server that says nothing for a while.
+        command.env("HTTP2_READ_IDLE_TIMEOUT_SECONDS", "0");
         command
     }
 

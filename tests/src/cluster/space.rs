@@ -1,5 +1,6 @@
 //! What a test has for itself: a namespace in both clusters.
 
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use serde_json::json;
@@ -24,6 +25,16 @@ pub struct Space {
     /// Where it goes.
     pub destination: Place,
     began: Instant,
+    _turn: Turn,
+}
+
+/// The lab is shared, unless somebody disturbs all that goes on in it.
+static LAB: RwLock<()> = RwLock::new(());
+
+/// Held until the space is gone.
+enum Turn {
+    Shared { _guard: RwLockReadGuard<'static, ()> },
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
 }
 
 /// Runs a test in a namespace of its own, `t-NAME`. When it succeeds, the namespaces go, and with them their volumes; when
@@ -32,9 +43,21 @@ pub fn in_space(name: &str, test: impl FnOnce(&Space)) {
     in_spaces(&format!("t-{name}"), &format!("t-{name}"), Side::Destination, test);
 }
 
-/// The same where the destination's namespace, or its cluster, is another one.
+/// The same while no other test runs, of those that share this process.
+pub fn in_space_alone(name: &str, test: impl FnOnce(&Space)) {
+    let turn = Turn::Alone { _guard: LAB.write().unwrap_or_else(PoisonError::into_inner) };
+    run(turn, &format!("t-{name}"), &format!("t-{name}"), Side::Destination, test);
+}
+
+/// The same as [`in_space`] where the destination's namespace, or its cluster, is another one.
 pub fn in_spaces(name: &str, renamed: &str, to: Side, test: impl FnOnce(&Space)) {
+    let turn = Turn::Shared { _guard: LAB.read().unwrap_or_else(PoisonError::into_inner) };
+    run(turn, name, renamed, to, test);
+}
+
+fn run(turn: Turn, name: &str, renamed: &str, to: Side, test: impl FnOnce(&Space)) {
     let space = Space {
+        _turn: turn,
         name: name.to_owned(),
         source: Place { side: Side::Source, namespace: name.to_owned() },
         destination: Place { side: to, namespace: renamed.to_owned() },
