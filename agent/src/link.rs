@@ -121,6 +121,8 @@ pub struct LinkStats {
     pub mtu: Option<u16>,
     /// The congestion control at work.
     pub congestion: Option<&'static str>,
+    /// Bytes per second that it would let pass now, a window in each round trip; nothing for TCP, which does not tell.
+    pub window_bytes_per_second: Option<u64>,
 }
 
 /// A connection between two agents that know each other.

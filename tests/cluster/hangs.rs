@@ -34,7 +34,7 @@ fn is_outlived(name: &str, hang: impl Fn(&Space) -> Hang) {
         Follower::start(&space.source, "writer-0").await_more(300);
         machine.create(space, &["--bandwidth=2Mbit/s"]);
         let stage = machine.begin(&["stage", name]);
-        machine.await_bytes(space, "staging");
+        machine.await_bytes(space, "created");
         for_a_minute(hang(space));
         goes_on(&machine, stage, &["stage", name]);
         let here = Follower::start(&space.source, "writer-0");

@@ -42,6 +42,10 @@ pub struct Sent {
     pub proving: Duration,
 }
 
+/// The part of a congestion window below which what is sent is not held up by it. Of a link that is the limit most of the
+/// window is used, by a controller that follows the delivery rate at least half of it.
+const OPEN_WINDOW_SHARE: u64 = 4;
+
 /// Runs a source's session over `link` until it is done; `trial` says when TCP is tried beside QUIC. `stop` ends it early, with nothing committed.
 pub async fn send(
     source: Arc<Source>,
@@ -216,13 +220,13 @@ impl Run {
         }
         let compressor = &self.source.compressor;
         let (rate, is_limit) = self.pace.measure(self.traffic.sent_bytes());
-        self.rtt = self.streams.stats().rtt_min;
+        let link = self.streams.stats();
+        self.rtt = link.rtt_min;
         self.is_link_limit = is_limit;
-        match rate {
-            Some(rate) if is_limit => compressor.set_goodput(rate),
-            // A link that keeps up may be faster than whatever can be measured on it, once it is faster than it was.
-            Some(rate) if rate > compressor.goodput() => compressor.set_goodput(u64::MAX),
-            Some(_) | None => {}
+        // Within a limit of the user's the window says nothing.
+        let window = link.window_bytes_per_second.filter(|_| self.streams.bandwidth().is_none());
+        if let Some(goodput) = goodput(rate, is_limit, window, compressor.goodput()) {
+            compressor.set_goodput(goodput);
         }
     }
 
@@ -301,6 +305,21 @@ impl Run {
             gaps: self.source.gap_count(),
         };
         self.phases.advance(&self.monitor, done);
+    }
+}
+
+/// What the goodput of the link is taken for from now on, in bytes per second: what was sent where the link was the limit, and
+/// without end where it is not. Nothing if this interval does not tell.
+fn goodput(rate: Option<u64>, is_limit: bool, window: Option<u64>, known: u64) -> Option<u64> {
+    let rate = rate?;
+    // Where the window stays open the network would take more, and who sends or receives is the limit: work that saves
+    // bytes would only add to theirs.
+    let is_window_open = window.is_some_and(|window| window / OPEN_WINDOW_SHARE > rate);
+    match is_limit {
+        true if is_window_open => Some(u64::MAX),
+        true => Some(rate),
+        // A link that keeps up may be faster than whatever can be measured on it, once it is faster than it was.
+        false => (rate > known).then_some(u64::MAX),
     }
 }
 
@@ -396,5 +415,22 @@ impl Phases {
 impl From<Failure> for DriveError {
     fn from(failure: Failure) -> Self {
         Self::Refused(failure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_slow_only_where_its_window_is_used() {
+        const MB: u64 = 1_000_000;
+        assert_eq!(goodput(Some(6 * MB), true, Some(7 * MB), u64::MAX), Some(6 * MB));
+        assert_eq!(goodput(Some(6 * MB), true, Some(20 * MB), u64::MAX), Some(6 * MB), "a window of two round trips");
+        assert_eq!(goodput(Some(20 * MB), true, Some(900 * MB), 6 * MB), Some(u64::MAX), "the receiver is slow");
+        assert_eq!(goodput(Some(20 * MB), true, None, u64::MAX), Some(20 * MB), "nobody knows the window");
+        assert_eq!(goodput(Some(20 * MB), false, Some(900 * MB), 6 * MB), Some(u64::MAX), "it keeps up");
+        assert_eq!(goodput(Some(5 * MB), false, Some(900 * MB), 6 * MB), None, "there was little to send");
+        assert_eq!(goodput(None, true, Some(900 * MB), 6 * MB), None, "nothing was sent");
     }
 }

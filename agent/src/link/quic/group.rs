@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use quinn::{Connection, ConnectionError, Endpoint, RecvStream, VarInt};
+use quinn::{Connection, ConnectionError, Endpoint, PathStats, RecvStream, VarInt};
 use tokio::sync::{Mutex, Notify, OnceCell, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
@@ -205,7 +205,10 @@ impl Group {
         }
         // Contents take the connections for data, and what carries contents is what counts.
         let carrying = if data.connections.is_empty() { std::slice::from_ref(control) } else { &data.connections[..] };
-        sum.mtu = carrying.iter().map(|connection| connection.stats().path.current_mtu).min();
+        let paths: Vec<PathStats> = carrying.iter().map(|connection| connection.stats().path).collect();
+        sum.mtu = paths.iter().map(|path| path.current_mtu).min();
+        let in_a_second = |path: &PathStats| (path.cwnd as f64 / path.rtt.as_secs_f64().max(1e-6)) as u64;
+        sum.window_bytes_per_second = Some(paths.iter().map(in_a_second).sum());
         let controller = carrying[0].congestion_state().into_any().downcast::<Adaptive>();
         sum.congestion = controller.ok().map(|controller| controller.name());
         sum
