@@ -234,6 +234,8 @@ fn log(global: &Global) {
         2 => "debug",
         _ => "trace",
     };
+    // What comes of a call to a cluster is ours to tell; the library would tell each try of it, as an error.
+    let level = if global.verbose == 0 { format!("{level},kube_client=off") } else { level.to_owned() };
     let builder = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(level);
     match global.output {
         Output::Text => builder.with_target(false).init(),

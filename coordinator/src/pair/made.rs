@@ -35,14 +35,28 @@ pub(super) async fn bring_up(ledger: &Ledger, plan: &AgentPlan, watch: &Watch) -
     let (record, cluster) = (&ledger.record, ledger.cluster(plan.side));
     let pod =
         PodRef { namespace: record.namespace(plan.side).to_owned(), name: pod_name(record, plan.side, plan.group) };
-    let (secret, is_new) = match living(cluster, record, plan, &pod).await? {
-        Some(secret) => (secret, false),
-        None => (make(ledger, plan, &pod, watch).await?, true),
-    };
-    if is_new {
-        watch.note(format!("{} agent {}/{} is starting", plan.side, pod.namespace, pod.name));
+    if let Some(secret) = living(cluster, record, plan, &pod).await? {
+        match meet(ledger, plan, &pod, secret, watch).await {
+            Err(error @ Error::Superseded { .. }) => return Err(error),
+            // It had ended, which a kubelet that was silent for a while tells late.
+            Err(_) if living(cluster, record, plan, &pod).await?.is_none() => {}
+            met => return met,
+        }
     }
-    pod::until_phase(cluster, &pod, "Running", RUNNING_MAX, watch).await?;
+    let secret = make(ledger, plan, &pod, watch).await?;
+    watch.note(format!("{} agent {}/{} is starting", plan.side, pod.namespace, pod.name));
+    meet(ledger, plan, &pod, secret, watch).await
+}
+
+async fn meet(
+    ledger: &Ledger,
+    plan: &AgentPlan,
+    pod: &PodRef,
+    secret: String,
+    watch: &Watch,
+) -> Result<Agent, Error> {
+    let (record, cluster) = (&ledger.record, ledger.cluster(plan.side));
+    pod::until_phase(cluster, pod, "Running", RUNNING_MAX, watch).await?;
     let hello = Hello {
         version: VERSION,
         secret: ControlSecret(secret),
@@ -51,7 +65,7 @@ pub(super) async fn bring_up(ledger: &Ledger, plan: &AgentPlan, watch: &Watch) -
         coordinator: record.coordinator.clone(),
         observes: false,
     };
-    Agent::greet(cluster, pod, hello).await
+    Agent::greet(cluster, pod.clone(), hello).await
 }
 
 /// The secret of an agent that is there, has the right volumes, and is on the right node. What is there and is not of use
