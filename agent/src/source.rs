@@ -54,6 +54,8 @@ pub struct Settings {
     pub contract: Contract,
     /// Whether there are no writers.
     pub is_final: bool,
+    /// Whether what is read is read again for a proof.
+    pub reads_twice: bool,
     /// What is left out, in gitignore's syntax.
     pub excludes: Vec<String>,
     /// Threads for reading and hashing.

@@ -79,6 +79,7 @@ pub async fn send(
     let settings = Settings {
         contract,
         is_final: pass.final_level.is_some(),
+        reads_twice: pass.final_level == Some(Level::Full),
         excludes: pass.excludes.clone(),
         threads: threads(),
         tracking: pass.tracking.clone(),
@@ -382,8 +383,14 @@ pub async fn examine(
     stop: impl Future<Output = ()>,
 ) -> Result<Comparison, DriveError> {
     let is_over = Arc::new(AtomicBool::new(false));
-    let settings =
-        Settings { contract, is_final: true, excludes: excludes.to_vec(), threads: threads(), tracking: None };
+    let settings = Settings {
+        contract,
+        is_final: true,
+        reads_twice: false,
+        excludes: excludes.to_vec(),
+        threads: threads(),
+        tracking: None,
+    };
     let facts = volume.facts().map_err(PassError::from)?;
     let open_store: OpenStore = Arc::new(|_| Ok(Arc::new(crate::state::memory::MemoryStore::default())));
     let compressor = Arc::new(Compressor::new(Compression::None));

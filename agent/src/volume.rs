@@ -163,6 +163,8 @@ pub struct Look {
 pub enum Access {
     /// To read. Large reads leave the page cache of a running application alone.
     Read,
+    /// To read what will soon be read again, when nobody runs whose page cache it is: what of a file comes into it stays.
+    ReadFirst,
     /// To read what the device holds, past the page cache (`O_DIRECT`, else dropped from the cache first). What of the
     /// content was in the cache and is not dirty leaves it, so it is meant for contents that nobody uses.
     ReadDevice,

@@ -180,6 +180,7 @@ impl World {
         let settings = Settings {
             contract: order.contract,
             is_final: order.is_final,
+            reads_twice: false,
             excludes: order.excludes.clone(),
             threads: 1,
             tracking: None,

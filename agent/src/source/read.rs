@@ -215,7 +215,7 @@ impl Source {
         let found = c.found.as_ref().expect("only what was found is read");
         let from = body.len();
         let mut read = || -> Result<_, crate::volume::VolumeError> {
-            let content = self.volume.open(&c.place, Access::Read)?;
+            let content = self.volume.open(&c.place, self.access())?;
             let look = content.look(self.settings.contract.fidelity)?;
             let size = look.stat.size.min(PACKED_FILE_BYTES_MAX as u64) as usize;
             body.resize(from + size, 0);
@@ -256,7 +256,7 @@ impl Source {
 
     fn open_large(&self, state: &State, c: Candidate, id: ContentId) -> Result<Option<Large>, PassError> {
         let open = || -> Result<_, crate::volume::VolumeError> {
-            let content = self.volume.open(&c.place, Access::Read)?;
+            let content = self.volume.open(&c.place, self.access())?;
             let look = content.look(self.settings.contract.fidelity)?;
             Ok((content, look))
         };
@@ -291,6 +291,11 @@ impl Source {
             pieces_sent: AtomicU64::new(0),
             short: Mutex::new(None),
         }))
+    }
+
+    /// At level `full` the proof reads everything once more.
+    fn access(&self) -> Access {
+        if self.settings.reads_twice { Access::ReadFirst } else { Access::Read }
     }
 
     fn read_range(&self, state: &State, large: &Arc<Large>, from: u64, to: u64) -> Result<Vec<Produced>, PassError> {

@@ -192,9 +192,9 @@ impl Volume for Block {
         let cache = match access {
             Access::ReadDevice => Cache::Passed(direct),
             // What a file system on the device wrote is not in the device's own cache, which may hold older bytes.
-            Access::Read if self.inner.is_device => Cache::Passed(direct),
+            Access::Read | Access::ReadFirst if self.inner.is_device => Cache::Passed(direct),
             Access::Read => Cache::Spared(direct),
-            Access::Write | Access::Create => Cache::Used,
+            Access::ReadFirst | Access::Write | Access::Create => Cache::Used,
             Access::Beside => return Self::refuse(place),
         };
         let content =
@@ -202,7 +202,7 @@ impl Volume for Block {
         match access {
             Access::ReadDevice => content.bytes.pass_cache()?,
             Access::Create if !self.inner.is_device => content.set_size(0)?,
-            Access::Read | Access::Write | Access::Create | Access::Beside => {}
+            Access::Read | Access::ReadFirst | Access::Write | Access::Create | Access::Beside => {}
         }
         Ok(Box::new(content))
     }

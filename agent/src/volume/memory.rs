@@ -394,7 +394,7 @@ impl Volume for MemoryVolume {
     }
 
     fn open(&self, place: &Place, access: Access) -> Result<Box<dyn Content>, VolumeError> {
-        let is_read = matches!(access, Access::Read | Access::ReadDevice);
+        let is_read = matches!(access, Access::Read | Access::ReadFirst | Access::ReadDevice);
         let is_change = matches!(access, Access::Create | Access::Beside);
         self.begin(if is_change { Operation::Change } else { Operation::Look }, "open", place)?;
         let now = self.tick();

@@ -96,7 +96,7 @@ impl Tree {
         let cache = match access {
             Access::ReadDevice => Cache::Passed(direct()),
             Access::Read if seen.stat.size > SPARING_BYTES_MIN => Cache::Spared(direct()),
-            Access::Read | Access::Write | Access::Create | Access::Beside => Cache::Used,
+            Access::Read | Access::ReadFirst | Access::Write | Access::Create | Access::Beside => Cache::Used,
         };
         let bytes = Bytes::new(fd, cache, place.clone());
         if access == Access::ReadDevice {
@@ -269,7 +269,9 @@ impl Volume for Tree {
                 let (beside, fd) = self.make_beside(place, "create", open)?;
                 File::beside(Bytes::new(Arc::new(fd), Cache::Used, place.clone()), beside)
             }
-            Access::Read | Access::ReadDevice | Access::Write => File::new(self.open_file(place, access)?),
+            Access::Read | Access::ReadFirst | Access::ReadDevice | Access::Write => {
+                File::new(self.open_file(place, access)?)
+            }
         }))
     }
 

@@ -48,13 +48,7 @@ pub(super) async fn bring_up(ledger: &Ledger, plan: &AgentPlan, watch: &Watch) -
     meet(ledger, plan, &pod, secret, watch).await
 }
 
-async fn meet(
-    ledger: &Ledger,
-    plan: &AgentPlan,
-    pod: &PodRef,
-    secret: String,
-    watch: &Watch,
-) -> Result<Agent, Error> {
+async fn meet(ledger: &Ledger, plan: &AgentPlan, pod: &PodRef, secret: String, watch: &Watch) -> Result<Agent, Error> {
     let (record, cluster) = (&ledger.record, ledger.cluster(plan.side));
     pod::until_phase(cluster, pod, "Running", RUNNING_MAX, watch).await?;
     let hello = Hello {
