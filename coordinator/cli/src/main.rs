@@ -19,6 +19,7 @@ mod rate;
 mod receiver;
 mod run;
 mod signals;
+mod so_far;
 mod ticket;
 
 use std::ffi::OsString;

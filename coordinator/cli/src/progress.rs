@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tranship_agent::monitor::{Monitor, Phase, Snapshot};
 
 use crate::args::{Global, Output};
-use crate::human;
+use crate::so_far::SoFar;
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,12 +121,13 @@ impl Board {
             row.pace.update(now, &seen);
             match self.show {
                 Show::Bars => {
-                    let (done, total) = share(&seen);
+                    let so_far = so_far(&seen, &row.pace);
+                    let (done, total) = so_far.share();
                     row.bar.set_length(total.max(1));
                     row.bar.set_position(done);
-                    row.bar.set_message(sentence(&seen, &row.pace));
+                    row.bar.set_message(so_far.sentence());
                 }
-                Show::Text => write_line(&format!("{}: {}", row.name, sentence(&seen, &row.pace))),
+                Show::Text => write_line(&format!("{}: {}", row.name, so_far(&seen, &row.pace).sentence())),
                 Show::Json | Show::Relayed => write_line(&to_json(&row.name, &seen, &row.pace).to_string()),
                 Show::Nothing => {}
             }
@@ -189,37 +190,17 @@ impl Pace {
     }
 }
 
-/// Bytes if their number is known, else entries.
-fn share(seen: &Snapshot) -> (u64, u64) {
-    let (done, total) = if seen.bytes_total > 0 {
-        (seen.bytes_done, seen.bytes_total)
-    } else {
-        (seen.entries_done, seen.entries_total)
-    };
-    (done.min(total), total)
-}
-
-fn sentence(seen: &Snapshot, pace: &Pace) -> String {
-    let of = |done: String, total: String, is_known: bool| if is_known { format!("{done} of {total}") } else { done };
-    let mut parts = vec![seen.phase.word().to_owned()];
-    if seen.bytes_done > 0 || seen.bytes_total > 0 {
-        parts.push(of(human::bytes(seen.bytes_done), human::bytes(seen.bytes_total), seen.bytes_total > 0));
+fn so_far(seen: &Snapshot, pace: &Pace) -> SoFar<'static> {
+    SoFar {
+        phase: seen.phase.word(),
+        entries_done: seen.entries_done,
+        entries_total: seen.entries_total,
+        bytes_done: seen.bytes_done,
+        bytes_total: seen.bytes_total,
+        bytes_per_second: pace.bytes_per_second,
+        seconds_left: pace.seconds_left(seen),
+        gaps: seen.gaps,
     }
-    if pace.bytes_per_second >= 1.0 {
-        parts.push(human::rate(pace.bytes_per_second));
-    }
-    if let Some(seconds) = pace.seconds_left(seen) {
-        parts.push(format!("{} left", human::seconds(seconds)));
-    }
-    // Last, since a narrow terminal cuts it; and of a single one the bytes say more.
-    if seen.entries_done > 1 || seen.entries_total > 1 {
-        let entries = of(human::count(seen.entries_done), human::count(seen.entries_total), seen.entries_total > 0);
-        parts.push(format!("{entries} entries"));
-    }
-    if seen.gaps > 0 {
-        parts.push(format!("{} gaps", human::count(seen.gaps)));
-    }
-    parts.join(", ")
 }
 
 fn to_json(name: &str, seen: &Snapshot, pace: &Pace) -> Value {
@@ -261,7 +242,7 @@ mod tests {
     fn a_line_tells_phase_bytes_entries_rate_and_what_is_left() {
         let (seen, pace) = after(&[(0, 0), (1, 1 << 20), (2, 1 << 20)]);
         let expected = "copying, 2.00 MiB of 10.0 MiB, 1.00 MiB/s, 8.00 s left, 30 of 100 entries";
-        assert_eq!(sentence(&seen, &pace), expected);
+        assert_eq!(so_far(&seen, &pace).sentence(), expected);
         let json = to_json("tree", &seen, &pace);
         assert_eq!((&json["progress"]["seconds_left"], &json["progress"]["phase"]), (&json!(8.0), &json!("copying")));
     }
@@ -293,9 +274,9 @@ mod tests {
     #[test]
     fn counters_that_are_ahead_of_their_total_do_not_overflow_the_bar() {
         let (mut seen, pace) = after(&[(0, 11 << 20)]);
-        assert_eq!(share(&seen), (10 << 20, 10 << 20));
+        assert_eq!(so_far(&seen, &pace).share(), (10 << 20, 10 << 20));
         assert_eq!(pace.seconds_left(&seen), None);
         seen.bytes_total = 0;
-        assert_eq!(share(&seen), (10, 100));
+        assert_eq!(so_far(&seen, &pace).share(), (10, 100));
     }
 }

@@ -13,6 +13,7 @@ use tranship_proto::control::Progress;
 
 use crate::human;
 use crate::progress::Show;
+use crate::so_far::SoFar;
 
 /// Shows updates until it is dropped.
 pub(crate) struct Screen {
@@ -121,12 +122,12 @@ impl Board {
             let name = self.names.get(volume).map_or("", String::as_str);
             match self.show {
                 Show::Bars => {
-                    let (done, total) = share(seen);
+                    let (done, total) = SoFar::from(seen).share();
                     row.bar.set_length(total.max(1));
                     row.bar.set_position(done);
-                    row.bar.set_message(sentence(seen));
+                    row.bar.set_message(SoFar::from(seen).sentence());
                 }
-                Show::Text => write_line(&format!("{name}: {}", sentence(seen))),
+                Show::Text => write_line(&format!("{name}: {}", SoFar::from(seen).sentence())),
                 Show::Json | Show::Relayed => {
                     let mut value = serde_json::to_value(seen).unwrap_or_default();
                     value["volume"] = json!(name);
@@ -146,37 +147,6 @@ impl Board {
             Show::Nothing => {}
         }
     }
-}
-
-/// Bytes if their number is known, else entries.
-fn share(seen: &Progress) -> (u64, u64) {
-    let (done, total) = match seen.bytes_total {
-        0 => (seen.entries_done, seen.entries_total),
-        total => (seen.bytes_done, total),
-    };
-    (done.min(total), total)
-}
-
-fn sentence(seen: &Progress) -> String {
-    let mut parts = vec![seen.phase.clone()];
-    match (seen.bytes_done, seen.bytes_total) {
-        (0, 0) => {}
-        (done, 0) => parts.push(human::bytes(done)),
-        (done, total) => parts.push(format!("{} of {}", human::bytes(done), human::bytes(total))),
-    }
-    if seen.bytes_per_second >= 1.0 {
-        parts.push(human::rate(seen.bytes_per_second));
-    }
-    if let Some(seconds) = seen.seconds_left {
-        parts.push(format!("{} left", human::seconds(seconds)));
-    }
-    if seen.entries_total > 1 {
-        parts.push(format!("{} of {} entries", human::count(seen.entries_done), human::count(seen.entries_total)));
-    }
-    if seen.gaps > 0 {
-        parts.push(format!("{} gaps", human::count(seen.gaps)));
-    }
-    parts.join(", ")
 }
 
 /// Progress that nobody can read any more is no reason to stop.

@@ -16,6 +16,7 @@ use crate::error::RunError;
 use crate::exit::Exit;
 use crate::human;
 use crate::print::Printer;
+use crate::so_far::SoFar;
 
 /// Between two looks of `status --watch`.
 const LOOK: Duration = Duration::from_secs(2);
@@ -154,7 +155,10 @@ fn text(view: &View) -> String {
                 ),
             },
         };
-        let running = volume.running.as_ref().map_or(String::new(), |one| format!("\n{:15}{}", "", running_text(one)));
+        let running = volume
+            .running
+            .as_ref()
+            .map_or(String::new(), |one| format!("\n{:15}running: {}", "", SoFar::from(one).sentence()));
         let change =
             volume.change_bytes_per_second.map_or(String::new(), |rate| format!(", changes {}", human::rate(rate)));
         lines.push(format!("  {:<12} {name}: {last}{change}{running}", volume.kind));
@@ -179,24 +183,6 @@ fn text(view: &View) -> String {
     );
     lines.extend(view.next.iter().map(|next| format!("  next: {next}")));
     lines.join("\n")
-}
-
-fn running_text(running: &Running) -> String {
-    let mut parts = vec![format!("running: {}", running.phase)];
-    match (running.bytes_done, running.bytes_total) {
-        (0, 0) => {}
-        (done, 0) => parts.push(human::bytes(done)),
-        (done, total) => parts.push(format!("{} of {}", human::bytes(done), human::bytes(total))),
-    }
-    if running.entries_total > 1 {
-        let (done, total) = (human::count(running.entries_done), human::count(running.entries_total));
-        parts.push(format!("{done} of {total} entries"));
-    }
-    if running.bytes_per_second >= 1.0 {
-        parts.push(human::rate(running.bytes_per_second));
-    }
-    parts.extend(running.seconds_left.map(|seconds| format!("{} left", human::seconds(seconds))));
-    parts.join(", ")
 }
 
 /// The downtime of a cutover, step by step.
