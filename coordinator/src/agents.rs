@@ -106,6 +106,22 @@ pub fn agents_selector(record: &Record) -> String {
     format!("{},{LABEL_AGENT}", selector(record))
 }
 
+/// What a pod of ours asks of its node, and the most that it gets.
+pub(crate) fn resources(settings: &AgentPod) -> ResourceRequirements {
+    let quantities = |amounts: &BTreeMap<String, String>| {
+        (!amounts.is_empty())
+            .then(|| amounts.iter().map(|(name, amount)| (name.clone(), Quantity(amount.clone()))).collect())
+    };
+    ResourceRequirements {
+        requests: quantities(&settings.requests).or_else(|| {
+            let modest = [("cpu", "50m"), ("memory", "64Mi")];
+            Some(modest.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))).into())
+        }),
+        limits: quantities(&settings.limits),
+        ..ResourceRequirements::default()
+    }
+}
+
 impl AgentPlan {
     /// The pod. `owner` is the record's object in this cluster; `secret_hash` is that of the control secret.
     pub fn pod(&self, record: &Record, owner: &OwnerReference, secret_hash: &str) -> Pod {
@@ -273,10 +289,6 @@ impl AgentPlan {
 
     fn container(&self, record: &Record, secret_hash: &str) -> Container {
         let settings = self.settings(record);
-        let quantities = |amounts: &BTreeMap<String, String>| {
-            (!amounts.is_empty())
-                .then(|| amounts.iter().map(|(name, amount)| (name.clone(), Quantity(amount.clone()))).collect())
-        };
         let mut args: Vec<String> =
             ["agent", "--migration", &record.id, "--secret-file", "/control/secret"].map(str::to_owned).into();
         args.extend(["--secret-hash".to_owned(), secret_hash.to_owned(), "--idle".to_owned(), IDLE.to_owned()]);
@@ -302,14 +314,7 @@ impl AgentPlan {
                     })
                     .collect(),
             ),
-            resources: Some(ResourceRequirements {
-                requests: quantities(&settings.requests).or_else(|| {
-                    let modest = [("cpu", "50m"), ("memory", "64Mi")];
-                    Some(modest.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))).into())
-                }),
-                limits: quantities(&settings.limits),
-                ..ResourceRequirements::default()
-            }),
+            resources: Some(resources(settings)),
             security_context: Some(self.container_security(record)),
             volume_devices: Some(devices),
             volume_mounts: Some(mounts),

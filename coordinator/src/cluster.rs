@@ -18,6 +18,9 @@ use crate::Error;
 /// Who changes fields, in the eyes of server-side apply.
 pub const FIELD_MANAGER: &str = "tranship";
 
+/// The context by which a pod means the cluster that it runs in, as its own account.
+pub const HERE: &str = "in-cluster";
+
 /// How long an API server may take to answer.
 pub const ANSWER_MAX: Duration = Duration::from_secs(30);
 
@@ -68,13 +71,16 @@ impl Cluster {
             source,
         };
         let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+        let is_here =
+            |file: &Kubeconfig| context == Some(HERE) && file.contexts.iter().all(|context| context.name != HERE);
         let (mut config, name) = match Kubeconfig::read() {
+            Ok(file) if is_here(&file) => (Config::incluster().map_err(|error| fail(error.into()))?, HERE.to_owned()),
             Ok(file) => {
                 let name = context.map(str::to_owned).or_else(|| file.current_context.clone()).unwrap_or_default();
                 (Config::from_custom_kubeconfig(file, &options).await.map_err(|error| fail(error.into()))?, name)
             }
             Err(error) if context.is_some() => return Err(fail(error.into())),
-            Err(error) => (Config::incluster().map_err(|_| fail(error.into()))?, "in-cluster".to_owned()),
+            Err(error) => (Config::incluster().map_err(|_| fail(error.into()))?, HERE.to_owned()),
         };
         config.connect_timeout = Some(Duration::from_secs(10));
         // A step that is repeated is repeated by whoever knows whether it may be.

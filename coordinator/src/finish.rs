@@ -15,7 +15,7 @@ use crate::cutover::steps;
 use crate::fence::{self, Need, Standing};
 use crate::ledger::Ledger;
 use crate::watch::Watch;
-use crate::{Cluster, Error};
+use crate::{Cluster, Error, resident};
 
 /// What a user wants of the end.
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,6 +42,9 @@ pub async fn finish(ledger: Ledger, options: Options, watch: &Watch) -> Result<(
     let was_left = ledger.was_left(left);
     // Before anything is taken away.
     ledger.confirm().await?;
+    if record.resident.is_some() {
+        resident::remove(ledger.cluster(Side::Source), &record).await?;
+    }
     for side in Side::ALL {
         let (cluster, namespace) = (ledger.cluster(side), record.namespace(side));
         remove_helpers(cluster, namespace, &record).await?;
@@ -158,6 +161,17 @@ pub async fn leftovers(cluster: &Cluster, namespace: &str, fences: &[Standing]) 
     Ok(found)
 }
 
+/// Finds what is left of coordinators in a namespace, the one that would make another pod first.
+pub async fn left_residents(cluster: &Cluster, namespace: &str) -> Result<Vec<Leftover>, Error> {
+    let maps = cluster.list::<ConfigMap>(namespace, LABEL_ID).await?;
+    let living: Vec<String> = maps.iter().filter_map(|map| label(map, LABEL_ID)).collect();
+    let leftover = |(object, [id, migration]): (ObjectRef, [String; 2])| {
+        let need = if living.contains(&id) { Need::Migration } else { Need::Nobody };
+        Leftover { object, migration, need }
+    };
+    Ok(resident::standing(cluster, namespace).await?.into_iter().map(leftover).collect())
+}
+
 fn label<K: Object>(object: &K, key: &str) -> Option<String> {
     object.meta().labels.as_ref()?.get(key).cloned()
 }
@@ -195,6 +209,6 @@ pub async fn remove_leftover(cluster: &Cluster, leftover: &Leftover) -> Result<(
         "Lease" => cluster.delete::<Lease>(namespace, name, uid).await,
         "PersistentVolumeClaim" => cluster.delete::<PersistentVolumeClaim>(namespace, name, uid).await,
         "ValidatingAdmissionPolicyBinding" | "ValidatingAdmissionPolicy" => fence::remove(cluster, object).await,
-        _ => Ok(()),
+        _ => resident::remove_part(cluster, object).await,
     }
 }

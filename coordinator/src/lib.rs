@@ -20,6 +20,7 @@ pub mod placement;
 mod pod;
 pub mod preflight;
 pub mod quiesce;
+pub mod resident;
 pub mod rights;
 pub mod stage;
 pub mod verify;

@@ -97,7 +97,7 @@ async fn complaint(cluster: &Cluster, pod: &PodRef, uid: &str, status: &PodStatu
 }
 
 /// Whether the pod waits for something that does not come by itself.
-fn is_hopeless(status: &PodStatus) -> bool {
+pub(crate) fn is_hopeless(status: &PodStatus) -> bool {
     let waiting =
         status.container_statuses.iter().flatten().filter_map(|status| status.state.as_ref()?.waiting.as_ref());
     let hopeless = [
@@ -111,7 +111,7 @@ fn is_hopeless(status: &PodStatus) -> bool {
 }
 
 /// Why a pod is where it is, as the cluster tells it.
-fn why(status: &PodStatus) -> String {
+pub(crate) fn why(status: &PodStatus) -> String {
     let containers = status.container_statuses.iter().flatten().filter_map(|status| {
         let state = status.state.as_ref()?;
         let waiting = state.waiting.as_ref().map(|waiting| (waiting.reason.clone(), waiting.message.clone()));

@@ -89,7 +89,8 @@ use Side::{Destination, Source};
 
 const ADMISSION: &str = "admissionregistration.k8s.io";
 
-/// All of them. The coordinator makes no call that is not listed here.
+/// All of them. The coordinator makes no call that is not listed here, but those by which a user makes a coordinator in the
+/// cluster and takes it away: what these need, the API server judges better than a list could.
 pub const RIGHTS: &[Right] = &[
     // What a stage needs.
     here(
@@ -150,16 +151,17 @@ pub const RIGHTS: &[Right] = &[
         Destination,
         both(Scope::Cluster, "storage.k8s.io", "storageclasses", &["get", "list"], Stage, "to choose classes"),
     ),
+    both(Scope::Cluster, "storage.k8s.io", "volumeattachments", &["list"], Stage, "to see which nodes have a volume"),
+    here("apps", "deployments", &["list"], Stage, USERS),
+    here("apps", "statefulsets", &["list"], Stage, USERS),
+    here("apps", "daemonsets", &["list"], Stage, USERS),
+    here("apps", "replicasets", &["list"], Stage, USERS),
+    here("", "replicationcontrollers", &["list"], Stage, USERS),
+    here("batch", "cronjobs", &["list"], Stage, USERS),
+    here("batch", "jobs", &["list"], Stage, USERS),
+    here("autoscaling", "horizontalpodautoscalers", &["list"], Stage, "to see what else scales the application"),
     // What a cutover needs as well.
     both(Scope::Cluster, "", "persistentvolumes", &["patch"], Cutover, "to keep volumes by setting them to Retain"),
-    both(
-        Scope::Cluster,
-        "storage.k8s.io",
-        "volumeattachments",
-        &["list"],
-        Cutover,
-        "to see that nodes let a volume go",
-    ),
     both(
         Scope::Cluster,
         ADMISSION,
@@ -176,20 +178,19 @@ pub const RIGHTS: &[Right] = &[
         Cutover,
         "to fence the claims",
     ),
-    here("apps", "deployments", &["get", "list", "patch"], Cutover, "to stop and start the application"),
-    here("apps", "statefulsets", &["get", "list", "patch"], Cutover, "to stop and start the application"),
-    here("apps", "daemonsets", &["get", "list", "patch"], Cutover, "to stop and start the application"),
-    here("apps", "replicasets", &["get", "list", "patch"], Cutover, "to stop and start the application"),
-    here("", "replicationcontrollers", &["get", "list", "patch"], Cutover, "to stop and start the application"),
+    here("apps", "deployments", &["get", "patch"], Cutover, "to stop and start the application"),
+    here("apps", "statefulsets", &["get", "patch"], Cutover, "to stop and start the application"),
+    here("apps", "daemonsets", &["get", "patch"], Cutover, "to stop and start the application"),
+    here("apps", "replicasets", &["get", "patch"], Cutover, "to stop and start the application"),
+    here("", "replicationcontrollers", &["get", "patch"], Cutover, "to stop and start the application"),
     here("apps", "deployments/scale", &["get", "patch", "update"], Cutover, "to stop and start the application"),
     here("apps", "statefulsets/scale", &["get", "patch", "update"], Cutover, "to stop and start the application"),
     here("apps", "replicasets/scale", &["get", "patch", "update"], Cutover, "to stop and start the application"),
     here("", "replicationcontrollers/scale", &["get", "patch", "update"], Cutover, "to stop and start the application"),
-    here("batch", "cronjobs", &["get", "list", "patch"], Cutover, "to stop and start the application"),
-    here("batch", "jobs", &["get", "list", "patch"], Cutover, "to stop and start the application"),
+    here("batch", "cronjobs", &["get", "patch"], Cutover, "to stop and start the application"),
+    here("batch", "jobs", &["get", "patch"], Cutover, "to stop and start the application"),
     // What is brought along. A rollback finds it in its place.
     only(Source, here("", "serviceaccounts", &["get"], Cutover, BRING)),
-    here("autoscaling", "horizontalpodautoscalers", &["list"], Cutover, "to see what else scales the application"),
     only(Destination, here("", "pods", &["patch"], Cutover, BRING)),
     only(Destination, here("", "serviceaccounts", &["get", "create", "patch", "delete"], Cutover, BRING)),
     only(Destination, here("apps", "deployments", &["create", "delete"], Cutover, BRING)),
@@ -236,6 +237,9 @@ pub const RIGHTS: &[Right] = &[
     ),
     here("helm.toolkit.fluxcd.io", "helmreleases", &["get"], IfThere, "to see who would start the application again"),
 ];
+
+/// Why a right of those by which a stage finds the workloads beside whose volumes it works.
+const USERS: &str = "to see whose the pods are that use the claims";
 
 /// Why a right of those that only [`Resources::Users`](tranship_api::migration::Resources) needs.
 pub const BRING: &str = "to bring the workloads along";

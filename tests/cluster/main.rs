@@ -10,6 +10,7 @@ mod losses;
 mod others;
 mod paths;
 mod refusals;
+mod resident;
 mod rights;
 mod shapes;
 mod smoke;

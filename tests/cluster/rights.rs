@@ -33,9 +33,11 @@ const MISSING: &[&str] = &[
     "list volumeattachments.storage.k8s.io in the whole cluster",
     "get, list, create, patch, delete validatingadmissionpolicies.admissionregistration.k8s.io in the whole cluster",
     "get, list, create, patch, delete validatingadmissionpolicybindings.admissionregistration.k8s.io in the whole cluster",
-    "get, list, patch statefulsets.apps in namespace",
+    "list statefulsets.apps in namespace",
+    "get, patch statefulsets.apps in namespace",
     "get, patch, update statefulsets/scale.apps in namespace",
-    "get, list, patch cronjobs.batch in namespace",
+    "list cronjobs.batch in namespace",
+    "get, patch cronjobs.batch in namespace",
 ];
 
 #[test]

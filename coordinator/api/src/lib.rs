@@ -31,3 +31,6 @@ pub const LABEL_ID: &str = "tranship.io/id";
 
 /// Label on the pods of agents: `source` or `destination`.
 pub const LABEL_AGENT: &str = "tranship.io/agent";
+
+/// Label on a coordinator that lives in a cluster, and on all that it has of its own.
+pub const LABEL_COORDINATOR: &str = "tranship.io/coordinator";

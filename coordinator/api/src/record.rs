@@ -31,6 +31,9 @@ pub struct Record {
     pub epoch: u64,
     /// Who has the epoch, for people: user, host and process.
     pub coordinator: String,
+    /// The last coordinator that was made in the source's cluster, as it calls itself in `coordinator`.
+    #[serde(default)]
+    pub resident: Option<String>,
     /// What is wanted, with every choice made.
     pub migration: Migration,
     /// UIDs of the two clusters' `kube-system` namespaces: source, destination.
@@ -369,6 +372,7 @@ impl Record {
             revision: 1,
             epoch: 0,
             coordinator,
+            resident: None,
             migration,
             clusters,
             mode,
@@ -385,6 +389,11 @@ impl Record {
             proof: None,
             history: Vec::new(),
         }
+    }
+
+    /// Whether a coordinator in the source's cluster has the epoch.
+    pub fn is_led_by_resident(&self) -> bool {
+        self.resident.as_ref() == Some(&self.coordinator)
     }
 
     /// The application's namespace on this side.

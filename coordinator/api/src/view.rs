@@ -40,6 +40,8 @@ pub struct View {
     pub epoch: u64,
     /// Who has the epoch.
     pub coordinator: String,
+    /// The coordinator in the source's cluster, where one was made.
+    pub resident: Option<Resident>,
     /// Since when a cutover that did not end has had the application stopped.
     pub stopped_since: Option<Timestamp>,
     /// What to do next, as a command; nothing where there is nothing to do.
@@ -61,6 +63,19 @@ pub struct SideView {
     pub authority: Option<Authority>,
     /// Why it does not answer.
     pub unknown: Option<String>,
+}
+
+/// A coordinator that lives in the source's cluster, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Resident {
+    /// Its pod; nothing if there is none.
+    pub pod: Option<String>,
+    /// The pod's phase, as the cluster has it.
+    pub phase: Option<String>,
+    /// Why it does not run, or did not the last time.
+    pub says: Option<String>,
+    /// Whether it has the epoch: nobody has taken over from it.
+    pub leads: bool,
 }
 
 /// A volume as it is shown.
@@ -137,6 +152,7 @@ impl View {
             timeline: record.timeline,
             epoch: record.epoch,
             coordinator: record.coordinator.clone(),
+            resident: None,
             stopped_since: record.timeline.stopping.filter(|_| is_stopped(record.step)),
             next: next(record, &sides),
             sides,

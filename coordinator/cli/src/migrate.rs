@@ -7,6 +7,7 @@ pub(crate) mod args;
 mod create;
 mod find;
 mod receipt;
+mod resident;
 mod show;
 mod stage;
 mod status;
@@ -50,6 +51,16 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// Takes a migration over from whoever works on it.
+    pub(crate) async fn take_over(&self, ledger: &mut Ledger) -> Result<(), RunError> {
+        let from = ledger.record.is_led_by_resident().then(|| ledger.record.coordinator.clone());
+        ledger.take_over(&me()).await?;
+        if let Some(coordinator) = from {
+            self.printer.aside(&format!("this command takes over from {coordinator}, which ends"));
+        }
+        Ok(())
+    }
+
     /// Runs work that is watched, until it is done or stopped. What was stopped can be gone on with: every step is recorded
     /// before it has effect.
     pub(crate) async fn watched<T>(
@@ -88,7 +99,7 @@ pub(crate) async fn cut_over(args: CutoverArgs, context: Context) -> Result<Exit
     if args.override_lost_owner && ledger.authority(ledger.record.owner).is_none() {
         ledger.assume_without_owner(&me(), jiff::Timestamp::now()).await?;
     } else {
-        ledger.take_over(&me()).await?;
+        context.take_over(&mut ledger).await?;
     }
     move_to(heir, ledger, options, context).await
 }
@@ -108,7 +119,7 @@ pub(crate) async fn roll_back(args: RollbackArgs, context: Context) -> Result<Ex
         options.discards_writes = true;
     }
     ledger.record.accept_gaps(&args.cutover.accept_gap);
-    ledger.take_over(&me()).await?;
+    context.take_over(&mut ledger).await?;
     if is_under_way && !step.is_committed() {
         let record = ledger.record.clone();
         context.watched(&record, async |watch| cutover::restore(&mut ledger, watch).await).await?;
@@ -187,7 +198,7 @@ pub(crate) async fn end(args: FinishArgs, context: Context) -> Result<Exit, RunE
             "--delete-source deletes the claims of the side that was left",
         )?;
     }
-    ledger.take_over(&me()).await?;
+    context.take_over(&mut ledger).await?;
     let record = ledger.record.clone();
     receipt::keep(&record, context.printer);
     let options = finish::Options { lifts_fence: args.lift_fence, deletes_left: args.delete_source };
@@ -228,7 +239,14 @@ pub(crate) async fn clean_up(args: CleanupArgs, context: Context) -> Result<Exit
             }
             fences => fences?,
         };
-        let found = finish::leftovers(&cluster, &args.namespace, &fences).await?;
+        let mut found = match finish::left_residents(&cluster, &args.namespace).await {
+            Err(error) if error.is_forbidden() => {
+                context.printer.aside(&format!("{error}: what coordinators had in the cluster cannot be looked for"));
+                Vec::new()
+            }
+            found => found?,
+        };
+        found.extend(finish::leftovers(&cluster, &args.namespace, &fences).await?);
         context.printer.line(&format!("{}: {} of ours in namespace {}", cluster.context, found.len(), args.namespace));
         for leftover in &found {
             let migration = &leftover.migration;
@@ -273,8 +291,12 @@ pub(crate) async fn set(args: SetArgs, context: Context) -> Result<Exit, RunErro
 /// `cancel`.
 pub(crate) async fn cancel(named: NamedArgs, context: Context) -> Result<Exit, RunError> {
     let mut ledger = find::ledger(&named).await?;
-    ledger.take_over(&me()).await?;
+    context.take_over(&mut ledger).await?;
     let record = ledger.record.clone();
+    if record.resident.is_some() {
+        tranship_coordinator::resident::remove(ledger.cluster(Side::Source), &record).await?;
+        context.printer.line("the coordinator in the cluster is taken away, with all that it had");
+    }
     let stopped =
         context.watched(&record, async |watch| tranship_coordinator::stage::cancel(&ledger, watch).await).await?;
     context.printer.line(&format!("{stopped} passes were stopped; the next ones go on from there"));
@@ -312,11 +334,19 @@ fn confirm_name(named: &NamedArgs, confirmed: Option<&str>, what: &str) -> Resul
     Err(RunError::usage(format!("{what}, and that was not confirmed"), format!("add --confirm {}", named.name)))
 }
 
-async fn wait_until(at: &str, context: &Context) -> Result<(), RunError> {
-    let time: jiff::Timestamp = at.parse().map_err(|error: jiff::Error| {
+fn time(at: &str) -> Result<jiff::Timestamp, RunError> {
+    at.parse().map_err(|error: jiff::Error| {
         RunError::usage(format!("--at {at:?} is not a time"), "write it as 2026-12-24T03:00:00Z").because(error)
-    })?;
-    let left = Duration::try_from(time.duration_since(jiff::Timestamp::now())).unwrap_or_default();
+    })
+}
+
+fn until(time: jiff::Timestamp) -> Duration {
+    Duration::try_from(time.duration_since(jiff::Timestamp::now())).unwrap_or_default()
+}
+
+async fn wait_until(at: &str, context: &Context) -> Result<(), RunError> {
+    let time = time(at)?;
+    let left = until(time);
     context.printer.aside(&format!("waiting until {time}"));
     tokio::select! {
         () = tokio::time::sleep(left) => Ok(()),

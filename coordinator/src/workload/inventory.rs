@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet}
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodSpec, ReplicationController};
-use tranship_api::{LABEL_AGENT, ObjectRef};
+use tranship_api::{LABEL_AGENT, LABEL_COORDINATOR, ObjectRef};
 
 use super::autoscaler::{self, Scaled};
 use super::controller::{Controller, Kind, Lever, reference};
@@ -38,6 +38,8 @@ impl Inventory {
     pub(super) async fn read(cluster: &Cluster, namespace: &str) -> Result<Self, Error> {
         let groups = cluster.call("list API groups", cluster.client.list_api_groups()).await?;
         let groups: BTreeSet<String> = groups.groups.into_iter().map(|group| group.name).collect();
+        // A coordinator that lives here is no part of the application.
+        let others = format!("!{LABEL_COORDINATOR}");
         // Owners before what they own: what is made in between has an owner that is in the list.
         let (cronjobs, deployments, sets, daemons, counted) = tokio::try_join!(
             cluster.list::<CronJob>(namespace, ""),
@@ -47,13 +49,13 @@ impl Inventory {
             cluster.list::<ReplicationController>(namespace, ""),
         )?;
         let (jobs, replica_sets, claims, autoscalers, scaled) = tokio::try_join!(
-            cluster.list::<Job>(namespace, ""),
+            cluster.list::<Job>(namespace, &others),
             cluster.list::<ReplicaSet>(namespace, ""),
             cluster.list::<PersistentVolumeClaim>(namespace, ""),
             cluster.list::<HorizontalPodAutoscaler>(namespace, ""),
             autoscaler::scaled(cluster, namespace, &groups),
         )?;
-        let pods = cluster.list::<Pod>(namespace, "").await?;
+        let pods = cluster.list::<Pod>(namespace, &others).await?;
         let mut controllers: Vec<Controller> = cronjobs.iter().map(Controller::from).collect();
         controllers.extend(jobs.iter().map(Controller::from));
         controllers.extend(deployments.iter().map(Controller::from));

@@ -116,6 +116,8 @@ fn create_words(space: &Space) -> Vec<String> {
     let mut words: Vec<String> = vec!["create".to_owned()];
     words.push(space.name.clone());
     words.extend(places(space));
+    // Beside a lab that others use, too, and in which another image has the usual name.
+    words.extend(std::env::var("TRANSHIP_IMAGE").ok().map(|image| format!("--image={image}")));
     words
 }
 

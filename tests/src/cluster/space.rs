@@ -14,7 +14,8 @@ const KINDS: &str = "pods,persistentvolumeclaims,configmaps,secrets,services,lea
                      deployments,statefulsets,cronjobs,jobs,roles,rolebindings";
 
 /// The same, of what belongs to no namespace and has labels of ours.
-const GLOBAL_KINDS: &str = "validatingadmissionpolicies,validatingadmissionpolicybindings";
+const GLOBAL_KINDS: &str =
+    "validatingadmissionpolicies,validatingadmissionpolicybindings,clusterroles,clusterrolebindings";
 
 /// A namespace in each cluster, by the same name unless it was made otherwise; the migration has that name too.
 pub struct Space {

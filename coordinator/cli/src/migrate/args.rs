@@ -125,9 +125,24 @@ pub(crate) struct StageArgs {
     /// End when this is true, such as projected<30s
     #[arg(long, value_name = "CONDITION", conflicts_with = "detach")]
     pub(crate) until: Option<String>,
+    /// Begin at this time, such as 2026-12-24T03:00:00Z
+    #[arg(long, value_name = "TIME", conflicts_with = "detach")]
+    pub(crate) at: Option<String>,
     /// Begin one pass over each volume and leave it to the agents
     #[arg(long)]
     pub(crate) detach: bool,
+    /// Leave all of it to a coordinator in the source's cluster; shows what that is given there, and asks
+    #[arg(long, conflicts_with = "detach")]
+    pub(crate) in_cluster: bool,
+    /// A kubeconfig whose current context leads from the source's cluster to the destination [default: as from here]
+    #[arg(long, value_name = "FILE", requires = "in_cluster")]
+    pub(crate) destination_kubeconfig: Option<PathBuf>,
+    /// Do not ask
+    #[arg(long, short, requires = "in_cluster")]
+    pub(crate) yes: bool,
+    /// Be the coordinator of this name, as long as the record says so
+    #[arg(long, hide = true, value_name = "NAME", conflicts_with = "in_cluster")]
+    pub(crate) as_coordinator: Option<String>,
 }
 
 /// `cutover`.

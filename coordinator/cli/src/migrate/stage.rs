@@ -2,67 +2,146 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tranship_api::record::Step;
 use tranship_coordinator::cutover::downtime_seconds;
-use tranship_coordinator::pair::Wanted;
-use tranship_coordinator::stage as stages;
+use tranship_coordinator::pair::{Outcome, Wanted};
+use tranship_coordinator::{Ledger, stage as stages};
 
 use super::args::StageArgs;
 use super::wanted::duration;
-use super::{Context, find, me, status};
+use super::{Context, find, resident, status, time, until};
 use crate::error::RunError;
 use crate::exit::Exit;
 
+/// Between two looks whether somebody has taken over, while nothing is to be done.
+const LOOK: Duration = Duration::from_secs(15);
+
 /// `stage`.
 pub(crate) async fn stage(args: StageArgs, context: Context) -> Result<Exit, RunError> {
-    let every = args.every.as_deref().map(|text| duration("--every", text)).transpose()?;
-    let until = args.until.as_deref().map(condition).transpose()?;
+    let plan = Plan::of(&args)?;
+    if args.as_coordinator.is_some() && resident::is_over() {
+        context.printer.line("the work is over");
+        return Ok(Exit::Done);
+    }
     let mut ledger = find::ledger(&args.named).await?;
+    let result = match &args.as_coordinator {
+        Some(name) => resident::take_over(&mut ledger, name).await,
+        None => begin(&args, &mut ledger, &context).await,
+    };
+    if args.in_cluster {
+        result?;
+        return resident::start(&args, ledger, &context).await;
+    }
+    let result = match result {
+        Ok(()) => plan.run(&mut ledger, &context).await,
+        Err(error) => Err(error),
+    };
+    match &args.as_coordinator {
+        Some(name) => resident::end(&ledger, name, result, &context).await,
+        None => result,
+    }
+}
+
+/// Whether stages can be run now; takes over, unless another one is to do that.
+async fn begin(args: &StageArgs, ledger: &mut Ledger, context: &Context) -> Result<(), RunError> {
     if ledger.record.step != Step::Staging {
         return Err(RunError::refused("TS-K950", format!("a cutover of {} is under way", args.named.name))
             .hint("`tranship cutover` goes on with it, `tranship rollback` takes it back"));
     }
-    ledger.take_over(&me()).await?;
-    loop {
-        let began = Instant::now();
-        let record = ledger.record.clone();
-        let wanted = Wanted { bits_per_second: record.migration.spec.link.bits_per_second, ..Wanted::default() };
-        if args.detach {
-            let passes =
-                context.watched(&record, async |watch| stages::detach(&mut ledger, &wanted, watch).await).await?;
-            context
-                .printer
-                .line(&format!("{passes} passes go on by themselves; `tranship stage` follows what still runs"));
-            return Ok(Exit::Done);
+    if args.in_cluster { Ok(()) } else { context.take_over(ledger).await }
+}
+
+/// What was typed, understood.
+struct Plan {
+    at: Option<Timestamp>,
+    every: Option<Duration>,
+    until: Option<Duration>,
+    detaches: bool,
+}
+
+impl Plan {
+    fn of(args: &StageArgs) -> Result<Self, RunError> {
+        Ok(Self {
+            at: args.at.as_deref().map(time).transpose()?,
+            every: args.every.as_deref().map(|text| duration("--every", text)).transpose()?,
+            until: args.until.as_deref().map(condition).transpose()?,
+            detaches: args.detach,
+        })
+    }
+
+    /// Runs stage after stage.
+    async fn run(&self, ledger: &mut Ledger, context: &Context) -> Result<Exit, RunError> {
+        if let Some(at) = self.at {
+            context.printer.aside(&format!("waiting until {at}"));
+            rest(until(at), ledger, context).await?;
         }
-        let result = context.watched(&record, async |watch| stages::stage(&mut ledger, &wanted, watch).await).await;
-        let outcomes = match (result, every) {
-            (Ok(outcomes), _) => outcomes,
+        loop {
+            let began = Instant::now();
+            let record = ledger.record.clone();
+            let wanted = Wanted { bits_per_second: record.migration.spec.link.bits_per_second, ..Wanted::default() };
+            if self.detaches {
+                let passes =
+                    context.watched(&record, async |watch| stages::detach(ledger, &wanted, watch).await).await?;
+                context
+                    .printer
+                    .line(&format!("{passes} passes go on by themselves; `tranship stage` follows what still runs"));
+                return Ok(Exit::Done);
+            }
+            let result = context.watched(&record, async |watch| stages::stage(ledger, &wanted, watch).await).await;
+            if self.is_done(result, ledger, context)? {
+                return Ok(Exit::Done);
+            }
+            rest(self.every.unwrap_or(Duration::ZERO).saturating_sub(began.elapsed()), ledger, context).await?;
+        }
+    }
+
+    /// Prints how a stage went, and tells whether it was the last one.
+    fn is_done(
+        &self,
+        result: Result<Vec<Outcome>, RunError>,
+        ledger: &Ledger,
+        context: &Context,
+    ) -> Result<bool, RunError> {
+        let outcomes = match result {
+            Ok(outcomes) => outcomes,
             // A node that is drained or a link that is cut is no reason to give up what is repeated.
-            (Err(error), Some(_)) if !context.stop.is_set() && !error.is_superseded() => {
+            Err(error) if self.every.is_some() && !context.stop.is_set() && !error.is_superseded() => {
                 context.printer.error(&error);
                 Vec::new()
             }
-            (Err(error), _) => return Err(error),
+            Err(error) => return Err(error),
         };
         outcomes.iter().for_each(|outcome| status::print_pass(&ledger.record, outcome, context.printer));
         let projected = downtime_seconds(&ledger.record);
         if let Some(failed) = outcomes.iter().find(|outcome| !outcome.is_committed())
-            && every.is_none()
+            && self.every.is_none()
         {
             return Err(status::pass_error(&ledger.record, failed));
         }
         if let Some(seconds) = projected {
             context.printer.line(&format!("projected downtime of a cutover now: {}", crate::human::seconds(seconds)));
         }
-        let is_reached = until.is_some_and(|limit| projected.is_some_and(|seconds| seconds < limit.as_secs_f64()));
-        if is_reached || (every.is_none() && until.is_none()) {
-            return Ok(Exit::Done);
+        let is_reached = self.until.is_some_and(|limit| projected.is_some_and(|seconds| seconds < limit.as_secs_f64()));
+        Ok(is_reached || (self.every.is_none() && self.until.is_none()))
+    }
+}
+
+/// Waits so long, and ends early once somebody has taken over.
+async fn rest(time: Duration, ledger: &Ledger, context: &Context) -> Result<(), RunError> {
+    let end = Instant::now() + time;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
         }
-        let next = every.unwrap_or(Duration::ZERO).saturating_sub(began.elapsed());
         tokio::select! {
-            () = tokio::time::sleep(next) => {}
+            () = tokio::time::sleep(left.min(LOOK)) => {}
             () = context.stop.wait() => return Err(RunError::stopped("stopped between two stages")),
+        }
+        // What is not known now is asked again before anything is done.
+        if let Err(error @ tranship_coordinator::Error::Superseded { .. }) = ledger.confirm().await {
+            return Err(error.into());
         }
     }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tranship_api::Side;
 use tranship_api::record::{Authority, Record, StageRecord, Timeline};
-use tranship_api::view::{Running, SideView, View};
+use tranship_api::view::{Resident, Running, SideView, View};
 use tranship_coordinator::cutover::{Verdict, downtime_seconds};
 use tranship_coordinator::pair::Outcome;
-use tranship_coordinator::{Ledger, observe};
+use tranship_coordinator::{Ledger, observe, resident};
 
 use super::args::StatusArgs;
 use super::{Context, find};
@@ -29,7 +29,9 @@ pub(crate) async fn status(args: StatusArgs, context: Context) -> Result<Exit, R
     let mut last = None;
     loop {
         let ledger = find::ledger(&args.named).await?;
-        let view = view(&ledger, observe::running(&ledger).await);
+        let (running, resident) =
+            tokio::join!(observe::running(&ledger), resident::seen(ledger.cluster(Side::Source), &ledger.record),);
+        let view = View { resident, ..view(&ledger, running) };
         if last.as_ref() != Some(&view) {
             context.printer.line(&text(&view));
             context.printer.json(&view);
@@ -173,6 +175,7 @@ fn text(view: &View) -> String {
         };
         lines.push(format!("  path         {met}, {}", path.transport));
     }
+    lines.extend(view.resident.iter().map(|resident| format!("  coordinator  {}", resident_text(resident))));
     let history = view.history.iter().rev().take(HISTORY_LINES).rev();
     lines.extend(history.map(|happened| format!("  {:.0}  {}", happened.at, happened.what)));
     let stopped = view.stopped_since.iter();
@@ -183,6 +186,20 @@ fn text(view: &View) -> String {
     );
     lines.extend(view.next.iter().map(|next| format!("  next: {next}")));
     lines.join("\n")
+}
+
+/// The coordinator in the cluster.
+fn resident_text(resident: &Resident) -> String {
+    let mut text = match (&resident.pod, &resident.phase) {
+        (Some(pod), phase) => format!("pod {pod} in the cluster: {}", phase.as_deref().unwrap_or("it has no phase")),
+        (None, _) => "in the cluster: there is no pod of it".to_owned(),
+    };
+    let is_again = resident.phase.as_deref() == Some("Running");
+    text.extend(resident.says.iter().map(|says| format!("{}{says}", if is_again { " again, after: " } else { ", " })));
+    if !resident.leads {
+        text.push_str("; somebody has taken over from it");
+    }
+    text
 }
 
 /// The downtime of a cutover, step by step.

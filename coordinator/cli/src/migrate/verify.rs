@@ -5,7 +5,7 @@ use tranship_api::{Record, Side};
 use tranship_coordinator::verify::{Comparison, verify as compare};
 
 use super::args::NamedArgs;
-use super::{Context, find, me};
+use super::{Context, find};
 use crate::error::RunError;
 use crate::exit::Exit;
 use crate::human;
@@ -16,7 +16,7 @@ const DIFFERENCES_SHOWN: usize = 10;
 /// `verify` of a migration.
 pub(crate) async fn verify(named: NamedArgs, context: Context) -> Result<Exit, RunError> {
     let mut ledger = find::ledger(&named).await?;
-    ledger.take_over(&me()).await?;
+    context.take_over(&mut ledger).await?;
     let record = ledger.record.clone();
     let rate = record.migration.spec.link.bits_per_second;
     let found = context.watched(&record, async |watch| compare(&mut ledger, rate, watch).await).await?;
