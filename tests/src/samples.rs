@@ -196,7 +196,7 @@ fn endings() -> Vec<Message> {
         Message::Bye,
         Message::Examine(Examine { block_bytes: Some(1 << 30), excludes: vec!["*.tmp".to_owned()] }),
         Message::Probe(Bytes::from_static(b"anything")),
-        Message::Probed(Probed { bytes: 1 << 26, microseconds: 500_000 }),
+        Message::Probed(Probed { bytes: 1 << 25, microseconds: 500_000 }),
     ]
 }
 
