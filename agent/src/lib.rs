@@ -9,6 +9,7 @@ pub mod link;
 pub mod monitor;
 pub mod parallel;
 pub mod pass;
+pub mod probe;
 pub mod prove;
 pub mod remap;
 pub mod report;

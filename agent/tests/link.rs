@@ -22,6 +22,8 @@ use tranship_proto::Frame;
 mod beside;
 #[path = "link/connections.rs"]
 mod connections;
+#[path = "link/probing.rs"]
+mod probing;
 
 const BOTH: [Transport; 2] = [Transport::Quic, Transport::Tcp];
 

@@ -16,6 +16,7 @@ mod way;
 
 use std::time::Duration;
 
+pub(crate) use downtime::BESIDE_SECONDS;
 pub use downtime::downtime_seconds;
 use jiff::Timestamp;
 use tranship_api::hook::Point;

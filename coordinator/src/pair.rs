@@ -7,7 +7,9 @@
 mod made;
 mod meeting;
 mod outcome;
+mod probe;
 mod relay;
+mod throwaway;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -20,6 +22,7 @@ use tranship_proto::control::{Ended, Event, Order, PassState, Purpose, Request, 
 
 pub use made::PairPlan;
 pub use outcome::{Outcome, is_proof};
+pub use probe::{Tried, try_ways};
 
 use crate::agents::volume_key;
 use crate::control::{Agent, PassEvent};
@@ -269,7 +272,7 @@ fn pass_name(epoch: u64, volume: usize, purpose: &Purpose, began: Timestamp) -> 
     let key = volume_key(volume);
     match purpose {
         Purpose::Comparison => format!("{epoch}-{key}-{COMPARISON}-{}", began.as_nanosecond()),
-        Purpose::Stage | Purpose::Final { .. } => format!("{epoch}-{key}-{}", began.as_nanosecond()),
+        Purpose::Stage | Purpose::Final { .. } | Purpose::Probe => format!("{epoch}-{key}-{}", began.as_nanosecond()),
     }
 }
 

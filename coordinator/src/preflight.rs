@@ -11,12 +11,15 @@ use tranship_api::migration::{Mode, Resources};
 use tranship_api::record::VolumeRecord;
 use tranship_api::{Finding, Findings, Migration, ObjectRef, Severity, Side};
 
+pub use handshake::{Estimate, Handshake, handshake, postponed};
+
 use crate::rights::{self, Lack, Need, Scope};
 use crate::{Cluster, Error, claims};
 
 mod clusters;
 mod destination;
 mod fences;
+mod handshake;
 mod limits;
 mod measure;
 pub mod mode;
@@ -35,6 +38,8 @@ pub struct Report {
     pub mode: Mode,
     /// The volumes, with every choice made that can be made.
     pub volumes: Vec<VolumeRecord>,
+    /// Bytes that each of them holds, where that is known.
+    pub held_bytes: Vec<Option<u64>>,
     /// Whether the destination's namespace has to be made.
     pub makes_namespace: bool,
 }
@@ -63,6 +68,7 @@ pub async fn run(
         clusters: [greeted_from.uid.clone(), greeted_to.uid.clone()],
         mode: migration.spec.mode.unwrap_or(Mode::Plain),
         volumes: Vec::new(),
+        held_bytes: Vec::new(),
         makes_namespace: false,
     };
     let found = &mut report.findings.0;
@@ -113,6 +119,8 @@ async fn look(
     found.extend(destination::judge(&seen_to, &seen_from, migration, id, &report.volumes));
     let measured = measure::look(from, migration.namespace(Side::Source), &seen_from.pods).await;
     found.extend(measure::judge(&measured, &report.volumes, migration));
+    let held = |volume: &VolumeRecord| Some(measured.as_ref().ok()?.get(&volume.claim(Side::Source).name)?.bytes);
+    report.held_bytes = report.volumes.iter().map(held).collect();
     for (side, (standing, unread)) in Side::ALL.into_iter().zip([fences_from, fences_to]) {
         let claims: Vec<&str> = report.volumes.iter().map(|volume| volume.claim(side).name.as_str()).collect();
         let (context, namespace) = (&clusters[side as usize].context, migration.namespace(side));

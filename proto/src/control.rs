@@ -146,6 +146,9 @@ pub enum Purpose {
     },
     /// A comparison: both sides are read, and neither is changed.
     Comparison,
+    /// A measurement of the ways to the other side: no volume is looked at. The side that dials tries every address by
+    /// every transport that is allowed, and reports [`Ways`]; the one that listens does so until it is stopped.
+    Probe,
 }
 
 /// Which side of a pass.
@@ -352,6 +355,32 @@ pub struct Ended {
     pub error: Option<Value>,
 }
 
+/// The report of a probe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ways {
+    /// Version of this report: 1.
+    pub version: u32,
+    /// In the order in which they were to be tried.
+    pub ways: Vec<Way>,
+}
+
+/// A way to the other side, as a probe found it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Way {
+    /// Where it was dialled.
+    pub address: SocketAddr,
+    /// `quic` or `tcp`.
+    pub transport: String,
+    /// Why it cannot be gone; nothing if it can.
+    pub error: Option<String>,
+    /// Milliseconds of a round trip.
+    pub rtt_ms: Option<f64>,
+    /// Bytes of UDP payload that it carries, as far as was found out; never known over TCP.
+    pub mtu: Option<u16>,
+    /// Bytes per second that came from the source to the destination; nothing if too few came to tell.
+    pub bytes_per_second: Option<f64>,
+}
+
 impl Order {
     /// Says what is wrong with it before anything is done. Words are not looked at: whoever runs the pass knows them.
     pub fn validate(&self) -> Result<(), &'static str> {
@@ -382,7 +411,7 @@ impl Purpose {
     pub fn level(&self) -> Option<&String> {
         match self {
             Self::Final { level } => Some(level),
-            Self::Stage | Self::Comparison => None,
+            Self::Stage | Self::Comparison | Self::Probe => None,
         }
     }
 }

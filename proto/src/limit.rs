@@ -140,3 +140,8 @@ pub const CONTROL_PROGRESS_MS: u64 = 500;
 
 /// Forwarded connections of one relayed pass that wait for it, and connections of the pass that wait for one of them.
 pub const RELAY_WAITING_MAX: usize = 64;
+
+/// Bytes of the burst by which a way between agents is measured, and milliseconds that it may take.
+pub const PROBE_BYTES_MAX: u64 = 32 << 20;
+/// Milliseconds of such a burst.
+pub const PROBE_MS_MAX: u64 = 1_500;

@@ -7,6 +7,7 @@ mod hello;
 mod list;
 mod pass;
 mod piece;
+mod probe;
 mod proof;
 mod structure;
 mod survey;
@@ -23,6 +24,7 @@ pub use self::contract::{Contract, Fidelity, Gap, GapKind};
 pub use self::hello::{Hello, Role, VolumeKind};
 pub use self::pass::{Ack, Barrier, Basis, BasisChoice, Begin, Committed, Finish, Plan};
 pub use self::piece::{Ask, Delta, Extent, Piece, Signature};
+pub use self::probe::Probed;
 pub use self::proof::{Challenge, Examine, Level, Listed, Proof};
 pub use self::structure::Op;
 pub use self::survey::{SurveyItem, Surveyed};
@@ -80,6 +82,11 @@ pub enum Message {
     ListingEnd,
     /// Either: nothing more will be said.
     Bye,
+    /// Whoever has dialled, where there is no session: measure this link now. On a data stream, what is measured: bytes that
+    /// mean nothing.
+    Probe(Bytes),
+    /// Destination, to a source that has dialled: what came in of the burst.
+    Probed(Probed),
 }
 
 impl Message {
@@ -116,6 +123,8 @@ impl Message {
             Self::Listing(_) => "Listing",
             Self::ListingEnd => "ListingEnd",
             Self::Bye => "Bye",
+            Self::Probe(_) => "Probe",
+            Self::Probed(_) => "Probed",
         }
     }
 
@@ -219,6 +228,14 @@ impl Message {
                 examine.encode(w);
                 25
             }
+            Self::Probe(burst) => {
+                body = burst.clone();
+                26
+            }
+            Self::Probed(probed) => {
+                probed.encode(w);
+                27
+            }
         };
         Frame { kind, head: writer.finish().into(), body }
     }
@@ -255,6 +272,8 @@ impl Message {
             23 => Self::Ask(Ask::decode(r)?),
             24 => return Signature::decode(reader, body).map(Self::Signature),
             25 => Self::Examine(Examine::decode(r)?),
+            26 => return reader.finish().map(|()| Self::Probe(body)),
+            27 => Self::Probed(Probed::decode(r)?),
             value => return Err(WireError::Meaningless { what: "message kind", value: u64::from(value) }),
         };
         reader.finish()?;

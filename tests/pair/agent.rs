@@ -105,6 +105,34 @@ fn a_comparison_tells_what_differs_and_changes_neither_side_whichever_listens() 
 }
 
 #[test]
+fn a_probe_measures_the_ways_whichever_side_listens_and_changes_nothing() {
+    let probes = |order: Order| Order { purpose: Purpose::Probe, ..order };
+    for listens in [Role::Source, Role::Destination] {
+        let mut pods = Pods::new(64 << 10);
+        let (dials, listener, dialler) = match listens {
+            Role::Source => (Role::Destination, &mut pods.from, &mut pods.to),
+            Role::Destination => (Role::Source, &mut pods.to, &mut pods.from),
+        };
+        let listening = listener.listen(probes(order("1", "data", listens, LISTEN)));
+        let Meeting::Dial { mut addresses, fingerprint, secret } = dial(&listening) else { unreachable!() };
+        // Nobody is at the second one.
+        addresses.push((Ipv4Addr::LOCALHOST, free_port()).into());
+        dialler.begin(probes(order("1", "data", dials, Meeting::Dial { addresses, fingerprint, secret })));
+        let report = done(dialler.ended("1")).report.expect("a report");
+        let ways: control::Ways = serde_json::from_value(report).expect("it is one of a probe");
+        let found: Vec<_> = ways.ways.iter().map(|way| (&*way.transport, way.error.is_none())).collect();
+        assert_eq!(found, [("quic", true), ("tcp", true), ("quic", false), ("tcp", false)], "{ways:#?}");
+        for way in &ways.ways[..2] {
+            assert!(way.rtt_ms > Some(0.0) && way.bytes_per_second > Some(0.0), "{way:?}");
+        }
+        done(listener.stop("1"));
+        assert_eq!(fs::read_dir(pods.pair.destination()).expect("read").count(), 0, "a probe has carried something");
+        // The ways are measured, and a pass goes one of them.
+        expect_proof(&pods.run("2", last));
+    }
+}
+
+#[test]
 fn a_tree_and_an_image_move_side_by_side() {
     let pair = filled(8 << 20);
     let images = ["image-a", "image-b"].map(|name| pair.state.path().join(name));

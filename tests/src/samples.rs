@@ -7,8 +7,8 @@ use tranship_proto::id::{ContentId, Digest, Epoch, Token};
 use tranship_proto::limit::PIECE_BYTES;
 use tranship_proto::message::{
     Ack, Ask, Barrier, Basis, BasisChoice, Begin, Challenge, Close, Codec, Committed, Contract, Delta, Examine, Extent,
-    Fidelity, Finish, Gap, GapKind, Hello, Level, Listed, Onto, Op, Open, Pack, Packed, Piece, Plan, Proof, Role,
-    Signature, SurveyItem, Surveyed, VolumeKind,
+    Fidelity, Finish, Gap, GapKind, Hello, Level, Listed, Onto, Op, Open, Pack, Packed, Piece, Plan, Probed, Proof,
+    Role, Signature, SurveyItem, Surveyed, VolumeKind,
 };
 use tranship_proto::refusal::Reason;
 use tranship_proto::{Kind, Message, Meta, Place, Refusal};
@@ -195,6 +195,8 @@ fn endings() -> Vec<Message> {
         Message::ListingEnd,
         Message::Bye,
         Message::Examine(Examine { block_bytes: Some(1 << 30), excludes: vec!["*.tmp".to_owned()] }),
+        Message::Probe(Bytes::from_static(b"anything")),
+        Message::Probed(Probed { bytes: 1 << 25, microseconds: 500_000 }),
     ]
 }
 

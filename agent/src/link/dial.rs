@@ -40,6 +40,15 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// Why it failed.
+    pub fn reason(&self) -> String {
+        match self.error.as_deref() {
+            None => "no answer".to_owned(),
+            Some(LinkError::Socket { source, .. }) => source.to_string(),
+            Some(error) => error.to_string(),
+        }
+    }
+
     /// Whether the host answered that nobody listens there.
     fn was_refused(&self) -> bool {
         matches!(self.error.as_deref(), Some(LinkError::Socket { source, .. })
@@ -49,14 +58,7 @@ impl Attempt {
 
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} port {}: ", self.protocol, self.address.ip(), self.address.port())?;
-        match &self.error {
-            None => f.write_str("no answer"),
-            Some(error) => match error.as_ref() {
-                LinkError::Socket { source, .. } => write!(f, "{source}"),
-                error => write!(f, "{error}"),
-            },
-        }
+        write!(f, "{} {} port {}: {}", self.protocol, self.address.ip(), self.address.port(), self.reason())
     }
 }
 

@@ -12,8 +12,8 @@ use tranship_agent::report::GapKind;
 use tranship_proto::control;
 
 use crate::migrate::args::{
-    CleanupArgs, CreateArgs, CutoverArgs, FinishArgs, NamedArgs, PlaceArgs, RollbackArgs, SetArgs, StageArgs,
-    StatusArgs,
+    CleanupArgs, CreateArgs, CutoverArgs, FinishArgs, NamedArgs, PlaceArgs, PreflightArgs, RollbackArgs, SetArgs,
+    StageArgs, StatusArgs,
 };
 use crate::rate::Rate;
 
@@ -71,7 +71,7 @@ pub(crate) enum Command {
     /// Plan a migration between two clusters: look at everything that could stand in the way, and write its record
     Create(Box<CreateArgs>),
     /// Look again at everything that could stand in the way; changes nothing
-    Preflight(NamedArgs),
+    Preflight(PreflightArgs),
     /// Copy what changed, while the application runs; as often as wanted
     Stage(StageArgs),
     /// Change what is set while it runs
@@ -93,6 +93,9 @@ pub(crate) enum Command {
     /// The role beside a volume in a cluster
     #[command(hide = true)]
     Agent(AgentArgs),
+    /// What an agent runs to measure the ways to another one
+    #[command(hide = true)]
+    Probe(ProbeArgs),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -221,6 +224,30 @@ pub(crate) struct DemoArgs {
     pub(crate) keep: bool,
 }
 
+/// `probe`.
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArgs {
+    /// A folder; all that is taken from it is what this process may see
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// The ticket of whoever listens, `-` or `@FILE`
+    #[arg(value_name = "TICKET")]
+    pub(crate) ticket: Option<OsString>,
+    /// Listen instead, and print the ticket
+    #[arg(long, value_name = "ADDR", conflicts_with = "ticket", required_unless_present = "ticket")]
+    pub(crate) listen: Option<String>,
+    /// Which side this is: a source sends what is measured
+    #[arg(long, value_enum, value_name = "ROLE")]
+    pub(crate) role: RoleWord,
+    /// End when standard input does
+    #[arg(long)]
+    pub(crate) attached: bool,
+    #[command(flatten)]
+    pub(crate) link: LinkArgs,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+}
+
 /// `agent`.
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
@@ -305,6 +332,13 @@ pub(crate) enum ModeWord {
     Owner,
     /// And device nodes and trusted attributes
     Exact,
+}
+
+/// Which side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleWord {
+    Source,
+    Destination,
 }
 
 /// How packets travel.

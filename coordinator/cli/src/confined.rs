@@ -15,7 +15,7 @@ use tranship_agent::{link, parallel, state, sync};
 
 use crate::error::RunError;
 use crate::options::{
-    Compared, Destination, LinkOptions, Origin, ReceiveOptions, SyncOptions, Transport, VerifyOptions,
+    Compared, Destination, LinkOptions, Origin, ProbeOptions, ReceiveOptions, SyncOptions, Transport, VerifyOptions,
 };
 use crate::receiver::Receiver;
 use crate::ticket::Ticket;
@@ -113,6 +113,17 @@ impl ConfinedDestination {
 }
 
 impl Meeting {
+    /// Of a measurement, for which this process is confined to a folder that it only reads.
+    pub(crate) fn of_probe(options: &ProbeOptions) -> Result<Self, RunError> {
+        make_state(&options.state)?;
+        let meeting = match &options.peer {
+            Origin::Dial(ticket) => Self::at(ticket)?,
+            Origin::Listen(address) => Self::here(*address, &options.link)?,
+        };
+        confine(&options.path, Grant::Read, Some(&options.state), None, &meeting, &options.link)?;
+        Ok(meeting)
+    }
+
     fn at(ticket: &Ticket) -> Result<Self, RunError> {
         let ticket = ticket.as_str().parse().map_err(|error: link::TicketError| {
             RunError::usage("the ticket cannot be used", "copy it again in full, as `receive` printed it")

@@ -32,8 +32,8 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use tranship_agent::monitor::Monitor;
 
-use crate::args::{Command, Global, Output, ReceiveArgs, SyncArgs, Typed, VerifyArgs};
-use crate::confined::{ConfinedDestination, ConfinedReader, ConfinedSource};
+use crate::args::{Command, Global, Output, ProbeArgs, ReceiveArgs, SyncArgs, Typed, VerifyArgs};
+use crate::confined::{ConfinedDestination, ConfinedReader, ConfinedSource, Meeting};
 use crate::error::RunError;
 use crate::exit::Exit;
 use crate::options::{Compared, Environment, LinkOptions};
@@ -92,6 +92,7 @@ fn execute(typed: Typed, printer: Printer) -> Result<Exit, RunError> {
             confined::self_test()?.iter().for_each(|line| printer.line(line));
             Ok(Exit::Done)
         }
+        Command::Probe(args) => probe(args, &global, printer),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Typed::command(), "tranship", &mut script);
@@ -167,6 +168,20 @@ fn verify(args: VerifyArgs, global: &Global, printer: Printer) -> Result<Exit, R
         let verdict = result?;
         printer.verdict(&verdict);
         Ok(if verdict.is_equal() { Exit::Done } else { Exit::Different })
+    })
+}
+
+fn probe(args: ProbeArgs, global: &Global, printer: Printer) -> Result<Exit, RunError> {
+    let is_attached = args.attached;
+    let options = args.validate(&Environment::of_process(), &mut BufReader::new(io::stdin()))?;
+    let meeting = Meeting::of_probe(&options)?;
+    run(async {
+        let context = attached_context(is_attached, &options.link, &options.state, global, printer)?;
+        let progress = Progress::start(Show::of(global), vec![("probe".to_owned(), Arc::clone(&context.monitor))]);
+        let result = run::probe(options, meeting, context).await;
+        drop(progress);
+        printer.json(&result?);
+        Ok(Exit::Done)
     })
 }
 

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use tranship_agent::report::{Fidelity, GapKind, Level};
 use tranship_agent::volume::VolumeKind;
+use tranship_proto::control::Role;
 
 use crate::args::{
-    ANY_ADDRESS, CongestionWord, DemoArgs, LevelWord, LinkArgs, ModeWord, ReceiveArgs, StateArgs, SyncArgs,
-    TransportWord, VerifyArgs,
+    ANY_ADDRESS, CongestionWord, DemoArgs, LevelWord, LinkArgs, ModeWord, ProbeArgs, ReceiveArgs, RoleWord, StateArgs,
+    SyncArgs, TransportWord, VerifyArgs,
 };
 use crate::error::RunError;
 use crate::migrate::args::{NamedArgs, PlaceArgs};
@@ -112,6 +113,21 @@ pub(crate) enum Compared {
     Dial(Ticket),
     /// What the receiver holds that comes with the ticket that is printed.
     Listen(SocketAddr),
+}
+
+/// A measurement of the ways to another agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProbeOptions {
+    /// A folder, for the confinement.
+    pub(crate) path: PathBuf,
+    /// Where the other side is, or comes from.
+    pub(crate) peer: Origin,
+    /// Which side this is.
+    pub(crate) role: Role,
+    /// How the other side is reached.
+    pub(crate) link: LinkOptions,
+    /// Folder from which a new bandwidth is read.
+    pub(crate) state: PathBuf,
 }
 
 /// How the other side is reached.
@@ -318,6 +334,22 @@ impl VerifyArgs {
         }
         let (fidelity, exclude) = (fidelity_of(self.mode), validate_patterns(self.exclude)?);
         Ok(VerifyOptions { a, b, fidelity, exclude, link: self.link.validate()? })
+    }
+}
+
+impl ProbeArgs {
+    /// What it means. Reads a ticket from `stdin` if it is meant to come from there.
+    pub(crate) fn validate(self, env: &Environment, stdin: &mut dyn BufRead) -> Result<ProbeOptions, RunError> {
+        let peer = match self.ticket {
+            Some(text) => Origin::Dial(read_ticket(&text, stdin)?),
+            None => Origin::Listen(address_of(self.listen.as_deref().unwrap_or(ANY_ADDRESS))?),
+        };
+        let role = match self.role {
+            RoleWord::Source => Role::Source,
+            RoleWord::Destination => Role::Destination,
+        };
+        let (link, state) = (self.link.validate()?, self.state.validate(env)?);
+        Ok(ProbeOptions { path: self.path, peer, role, link, state })
     }
 }
 

@@ -16,12 +16,14 @@ use tranship_agent::driver::{DriveError, Trial};
 use tranship_agent::link::{self, Admission, Bandwidth, Identity, Link, LinkError, Listener, Secret};
 use tranship_agent::monitor::{Monitor, Phase};
 use tranship_agent::pass::{Counters, chain, show_reading};
+use tranship_agent::probe;
 use tranship_agent::report::{self, Contract, Report, Verdict};
 use tranship_agent::sync::{self, Pass, Receiving};
+use tranship_proto::control::Ways;
 
 use crate::confined::{ConfinedDestination, ConfinedReader, ConfinedSource, Meeting, facts, open};
 pub(crate) use crate::error::RunError;
-use crate::options::{Compression, Congestion, LinkOptions, ReceiveOptions, SyncOptions, VerifyOptions};
+use crate::options::{Compression, Congestion, LinkOptions, ProbeOptions, ReceiveOptions, SyncOptions, VerifyOptions};
 use crate::rate::Rate;
 
 /// How often a lost link is dialled again before it is given up, and how long to wait first; each wait is twice the
@@ -233,6 +235,24 @@ pub(crate) async fn verify_afar(
     let compared = compared.map_err(|error| failed(error, &context.stop))?;
     context.monitor.enter(Phase::Done, 0, 0);
     Ok(sync::verdict(compared, kind, options.fidelity, began.elapsed()))
+}
+
+/// Measures the ways to whoever listens, or answers those who measure, of which nothing is reported.
+pub(crate) async fn probe(options: ProbeOptions, meeting: Meeting, context: Context) -> Result<Ways, RunError> {
+    let ways = match Peer::new(meeting, &options.link, true, &context)? {
+        Peer::Listen(mut listener) => {
+            probe::serve(&mut listener, options.role, context.stop.wait()).await;
+            Vec::new()
+        }
+        Peer::Dial { ticket, identity, options: link, .. } => {
+            let admission = ticket.admission();
+            tokio::select! {
+                ways = probe::dial(&ticket.addresses, &identity, &admission, &link, options.role) => ways,
+                () = context.stop.wait() => return Err(RunError::stopped("stopped before all ways were measured")),
+            }
+        }
+    };
+    Ok(Ways { version: 1, ways })
 }
 
 /// Where the other side is, or comes from.

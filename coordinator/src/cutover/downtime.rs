@@ -16,7 +16,7 @@ use crate::watch::Watch;
 const VAIN_STAGES_MAX: u32 = 3;
 
 /// Seconds that stopping, releasing and starting take beside the final pass, while no cutover has shown it.
-const BESIDE_SECONDS: f64 = 5.0;
+pub(crate) const BESIDE_SECONDS: f64 = 5.0;
 
 /// Runs at least one stage, and with a limit as many as it takes until the predicted downtime is within it.
 ///

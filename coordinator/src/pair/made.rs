@@ -157,7 +157,7 @@ async fn prepare(ledger: &Ledger, plan: &AgentPlan, owner: &OwnerReference, watc
     Ok(())
 }
 
-async fn apply<K: Object>(cluster: &Cluster, namespace: &str, object: &K) -> Result<K, Error> {
+pub(super) async fn apply<K: Object>(cluster: &Cluster, namespace: &str, object: &K) -> Result<K, Error> {
     let api = cluster.api::<K>(namespace);
     let name = object.meta().name.clone().unwrap_or_default();
     let what = format!("apply {} {namespace}/{name}", K::kind(&()));
@@ -166,7 +166,7 @@ async fn apply<K: Object>(cluster: &Cluster, namespace: &str, object: &K) -> Res
 }
 
 /// 256 random bits, as text.
-fn fresh_secret() -> Result<String, Error> {
+pub(super) fn fresh_secret() -> Result<String, Error> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| {
         Error::refused("TS-K934", format!("the kernel gives no random bytes: {error}"), "see why this host has none")

@@ -14,9 +14,9 @@ use tranship_proto::control::{Ended, Event, Listening, Meeting, Order, Request, 
 
 use super::relay::{self, Relay};
 use super::{Pair, Wanted, hear, pass_name};
-use crate::Error;
-use crate::control::{Agent, PassEvent};
+use crate::control::{Agent, PassEvent, PodRef};
 use crate::watch::{Update, Watch};
+use crate::{Cluster, Error};
 
 /// What an agent's process says when there was nobody at any of the addresses.
 const UNREACHABLE: &str = "TS-S602";
@@ -227,57 +227,62 @@ impl<'a> Attempt<'a> {
         if self.path.is_relayed {
             return Ok(Meeting::Relayed { port: self.pair.plan.from.relay_port(self.place), fingerprint, secret });
         }
-        Ok(Meeting::Dial { addresses: self.addresses(listening.port).await?, fingerprint, secret })
-    }
-
-    /// Where the listener can be reached, the likeliest first: the pod's own address, then ports of its node, or what a
-    /// load balancer has been given.
-    async fn addresses(&self, port: u16) -> Result<Vec<SocketAddr>, Error> {
-        let (side, pod) = (self.path.listen, &self.agent(true).pod);
-        let cluster = &self.pair.clusters[side as usize];
-        let endpoint = self.record.migration.spec.link.endpoint;
-        let found: Pod = cluster.get(&pod.namespace, &pod.name).await?;
-        let status = found.status.unwrap_or_default();
-        let ips = |ips: Vec<String>| ips.into_iter().filter_map(|ip| ip.parse::<IpAddr>().ok());
-        let mut addresses: Vec<SocketAddr> = Vec::new();
-        if matches!(endpoint, Endpoint::Auto | Endpoint::Pod) {
-            let own = status.pod_ips.unwrap_or_default().into_iter().map(|ip| ip.ip).collect();
-            addresses.extend(ips(own).map(|ip| SocketAddr::new(ip, port)));
-        }
-        if endpoint != Endpoint::Pod
-            && let Some(service) = cluster.find::<Service>(&pod.namespace, &pod.name).await?
-        {
-            let hosts = status.host_ips.unwrap_or_default().into_iter().map(|ip| ip.ip).collect();
-            addresses.extend(exposed(&service, port, ips(hosts)));
-        }
-        addresses.truncate(tranship_proto::limit::CONTROL_ADDRESSES_MAX);
-        if addresses.is_empty() {
-            return Err(Error::refused(
-                "TS-K931",
-                format!(
-                    "the {side} agent, pod {}/{}, has no address of the kind that is wanted",
-                    pod.namespace, pod.name
-                ),
-                "choose another --endpoint, or let the other side listen",
-            ));
-        }
-        Ok(addresses)
+        let (cluster, pod) = (&self.pair.clusters[self.path.listen as usize], &self.agent(true).pod);
+        let found = addresses(cluster, pod, self.record.migration.spec.link.endpoint, listening.port).await?;
+        let addresses = found.into_iter().map(|(_, address)| address).collect();
+        Ok(Meeting::Dial { addresses, fingerprint, secret })
     }
 }
 
+/// Where an agent that listens on `port` can be reached, and what each is an address of, the likeliest first: the pod's own,
+/// then those of a load balancer, then ports of its node.
+pub(super) async fn addresses(
+    cluster: &Cluster,
+    pod: &PodRef,
+    endpoint: Endpoint,
+    port: u16,
+) -> Result<Vec<(Endpoint, SocketAddr)>, Error> {
+    let found: Pod = cluster.get(&pod.namespace, &pod.name).await?;
+    let status = found.status.unwrap_or_default();
+    let ips = |ips: Vec<String>| ips.into_iter().filter_map(|ip| ip.parse::<IpAddr>().ok());
+    let mut addresses: Vec<(Endpoint, SocketAddr)> = Vec::new();
+    if matches!(endpoint, Endpoint::Auto | Endpoint::Pod) {
+        let own = status.pod_ips.unwrap_or_default().into_iter().map(|ip| ip.ip).collect();
+        addresses.extend(ips(own).map(|ip| (Endpoint::Pod, SocketAddr::new(ip, port))));
+    }
+    if endpoint != Endpoint::Pod
+        && let Some(service) = cluster.find::<Service>(&pod.namespace, &pod.name).await?
+    {
+        let hosts = status.host_ips.unwrap_or_default().into_iter().map(|ip| ip.ip).collect();
+        addresses.extend(exposed(&service, port, ips(hosts)));
+    }
+    addresses.truncate(tranship_proto::limit::CONTROL_ADDRESSES_MAX);
+    if addresses.is_empty() {
+        return Err(Error::refused(
+            "TS-K931",
+            format!(
+                "the {} agent, pod {}/{}, has no address of the kind that is wanted",
+                cluster.side, pod.namespace, pod.name
+            ),
+            "choose another --endpoint, or let the other side listen",
+        ));
+    }
+    Ok(addresses)
+}
+
 /// Addresses of a service that lead to `port` of its pod.
-fn exposed(service: &Service, port: u16, hosts: impl Iterator<Item = IpAddr>) -> Vec<SocketAddr> {
+fn exposed(service: &Service, port: u16, hosts: impl Iterator<Item = IpAddr>) -> Vec<(Endpoint, SocketAddr)> {
     let spec = service.spec.clone().unwrap_or_default();
     let ports = spec.ports.unwrap_or_default();
     let Some(exposed) = ports.iter().find(|exposed| exposed.port == i32::from(port)) else { return Vec::new() };
     let node_port = exposed.node_port.and_then(|port| u16::try_from(port).ok());
     let balancers = service.status.clone().and_then(|status| status.load_balancer).and_then(|all| all.ingress);
     let balanced = balancers.unwrap_or_default().into_iter().filter_map(|ingress| ingress.ip?.parse().ok());
-    let balanced = balanced.map(|ip: IpAddr| SocketAddr::new(ip, port));
-    balanced.chain(hosts.filter_map(|ip| Some(SocketAddr::new(ip, node_port?)))).collect()
+    let balanced = balanced.map(|ip: IpAddr| (Endpoint::LoadBalancer, SocketAddr::new(ip, port)));
+    balanced.chain(hosts.filter_map(|ip| Some((Endpoint::NodePort, SocketAddr::new(ip, node_port?))))).collect()
 }
 
-async fn until_listening(
+pub(super) async fn until_listening(
     events: &mut UnboundedReceiver<PassEvent>,
     side: Side,
 ) -> Result<Result<Listening, Ended>, Error> {

@@ -24,7 +24,7 @@ const OVERHEAD_PERCENT: u64 = 10;
 /// What a file system holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Measured {
-    bytes: u64,
+    pub(super) bytes: u64,
     inodes: u64,
 }
 

@@ -54,6 +54,7 @@ fn every_request_comes_back() {
         Request::Begin(order()),
         Request::Begin(listen),
         Request::Begin(Order { meeting: relayed, purpose: Purpose::Comparison, ..order() }),
+        Request::Begin(Order { purpose: Purpose::Probe, ..order() }),
         Request::Stop { pass: "1".into() },
         Request::Bandwidth { bits_per_second: None },
         Request::Bandwidth { bits_per_second: Some(8) },
@@ -127,6 +128,28 @@ fn a_line_looks_as_the_manual_says() {
     assert_eq!((&value["type"], &value["role"], &value["kind"]), (&json!("begin"), &json!("source"), &json!("tree")));
     assert_eq!(value["meeting"]["type"], "dial");
     assert_eq!(value["meeting"]["addresses"][1], "[2001:db8::7]:1");
+}
+
+#[test]
+fn a_probe_is_ordered_and_reported_as_the_manual_says() {
+    let order: Value =
+        decode(&encode(&Order { purpose: Purpose::Probe, ..order() }).expect("short")).expect("an object");
+    assert_eq!(order["purpose"], json!({"type": "probe"}));
+    let way = |error: Option<&str>, rtt_ms| Way {
+        address: "192.0.2.7:7410".parse().expect("an address"),
+        transport: "quic".into(),
+        error: error.map(str::to_owned),
+        rtt_ms,
+        mtu: rtt_ms.map(|_| 1_452),
+        bytes_per_second: rtt_ms.map(|_| 1e6),
+    };
+    let ways = Ways { version: 1, ways: vec![way(None, Some(0.5)), way(Some("no answer"), None)] };
+    let said = json!({"version": 1, "ways": [
+        {"address": "192.0.2.7:7410", "transport": "quic", "error": null, "rtt_ms": 0.5, "mtu": 1_452, "bytes_per_second": 1e6},
+        {"address": "192.0.2.7:7410", "transport": "quic", "error": "no answer", "rtt_ms": null, "mtu": null,
+            "bytes_per_second": null}]});
+    assert_eq!(serde_json::to_value(&ways).expect("it is"), said);
+    assert_eq!(serde_json::from_value::<Ways>(said).expect("it is one"), ways);
 }
 
 #[test]

@@ -28,6 +28,7 @@ pub(super) fn typed(
 ) -> Result<Typed, &'static str> {
     let compares = order.purpose == Purpose::Comparison;
     let command = match order.role {
+        _ if order.purpose == Purpose::Probe => "probe",
         Role::Source if compares => "verify",
         Role::Source => "sync",
         Role::Destination => "receive",
@@ -47,7 +48,13 @@ pub(super) fn typed(
         Meeting::Dial { addresses, fingerprint, secret } => Some(ticket(addresses, fingerprint, secret)?),
         Meeting::Relayed { fingerprint, secret, .. } => Some(ticket(relay.as_slice(), fingerprint, secret)?),
     };
-    if order.role == Role::Source {
+    if command == "probe" {
+        let role = if order.role == Role::Source { "source" } else { "destination" };
+        flags.push(format!("--role={role}").into());
+        flags.push("--".into());
+        flags.push(place.path.clone().into());
+        flags.extend(ticket.is_some().then(|| "-".into()));
+    } else if order.role == Role::Source {
         flags.extend(source_flags(order));
         flags.push("--".into());
         flags.push(place.path.clone().into());
@@ -202,6 +209,26 @@ mod tests {
         );
         let (_, options) = meant(&order(Role::Destination), None, 0);
         assert!(options.expect("a destination").is_once);
+    }
+
+    #[test]
+    fn a_probe_is_told_its_role_and_where_the_other_side_is() {
+        for (role, meeting, dials) in
+            [(Role::Source, dial(), true), (Role::Destination, Meeting::Listen { port: 7401 }, false)]
+        {
+            let order = Order { purpose: Purpose::Probe, ..order(role, meeting) };
+            let command = typed(&order, &place(), None, NonZeroU64::new(20_000)).expect("a command");
+            let line = command.ticket.unwrap_or_default() + "\n";
+            let arguments = [OsString::from("tranship")].into_iter().chain(command.arguments);
+            let Command::Probe(args) = args::Typed::try_parse_from(arguments).expect("it is understood").command else {
+                panic!("it is no probe");
+            };
+            let options =
+                args.validate(&Environment::default(), &mut BufReader::new(line.as_bytes())).expect("a probe");
+            assert_eq!((options.role, matches!(options.peer, Origin::Dial(_))), (role, dials));
+            assert_eq!(options.path.to_str(), Some("/-odd volume"));
+            assert_eq!(options.link.bandwidth.expect("a share").bytes_per_second().get(), 2_500);
+        }
     }
 
     #[test]

@@ -84,9 +84,28 @@ pub(crate) struct CreateArgs {
     /// Image of the agents, on both sides or as SIDE=IMAGE [default: the one of this version]
     #[arg(long, value_name = "[SIDE=]IMAGE")]
     pub(crate) image: Vec<String>,
+    #[command(flatten)]
+    pub(crate) handshake: HandshakeArgs,
     /// Print the migration as it would be, and make nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// Whether the ways between the clusters are tried.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct HandshakeArgs {
+    /// Do not try the ways between the clusters; else two pods are made for it and taken away again, which takes seconds
+    #[arg(long)]
+    pub(crate) no_handshake: bool,
+}
+
+/// `preflight`.
+#[derive(Debug, Args)]
+pub(crate) struct PreflightArgs {
+    #[command(flatten)]
+    pub(crate) named: NamedArgs,
+    #[command(flatten)]
+    pub(crate) handshake: HandshakeArgs,
 }
 
 /// How a migration is found.
