@@ -69,13 +69,27 @@ pub async fn finish(ledger: Ledger, options: Options, watch: &Watch) -> Result<(
 async fn remove_helpers(cluster: &Cluster, namespace: &str, record: &Record) -> Result<(), Error> {
     let selector = selector(record);
     remove_all::<Pod>(cluster, namespace, &format!("{selector},tranship.io/agent")).await?;
-    remove_all::<Secret>(cluster, namespace, &format!("{selector},tranship.io/agent")).await?;
+    for secret in secrets(cluster, namespace, &format!("{selector},tranship.io/agent")).await? {
+        let name = secret.metadata.name.clone().unwrap_or_default();
+        cluster.delete::<Secret>(namespace, &name, secret.metadata.uid.as_deref()).await?;
+    }
     remove_all::<Service>(cluster, namespace, &format!("{selector},tranship.io/agent")).await?;
     remove_all::<NetworkPolicy>(cluster, namespace, &format!("{selector},tranship.io/agent")).await?;
     for volume in 0..record.volumes.len() {
         cluster.delete::<PersistentVolumeClaim>(namespace, &state_claim_name(record, volume), None).await?;
     }
     Ok(())
+}
+
+/// Secrets of ours, as far as they may be looked for. They go with the record, which owns them, at the latest.
+async fn secrets(cluster: &Cluster, namespace: &str, selector: &str) -> Result<Vec<Secret>, Error> {
+    match cluster.list::<Secret>(namespace, selector).await {
+        Err(error) if error.is_forbidden() => {
+            tracing::warn!("{error}: secrets of agents are not looked for; the cluster removes them with the record");
+            Ok(Vec::new())
+        }
+        found => found,
+    }
 }
 
 async fn remove_all<K: Object>(cluster: &Cluster, namespace: &str, selector: &str) -> Result<(), Error> {
@@ -137,7 +151,7 @@ pub async fn leftovers(cluster: &Cluster, namespace: &str, fences: &[Standing]) 
     let living: Vec<String> = maps.iter().filter_map(|map| label(map, LABEL_ID)).collect();
     found.extend(maps.iter().map(|map| leftover(map, &living)));
     found.extend(cluster.list::<Pod>(namespace, LABEL_ID).await?.iter().map(|object| leftover(object, &living)));
-    found.extend(cluster.list::<Secret>(namespace, LABEL_ID).await?.iter().map(|object| leftover(object, &living)));
+    found.extend(secrets(cluster, namespace, LABEL_ID).await?.iter().map(|object| leftover(object, &living)));
     found.extend(cluster.list::<Service>(namespace, LABEL_ID).await?.iter().map(|object| leftover(object, &living)));
     found.extend(
         cluster.list::<NetworkPolicy>(namespace, LABEL_ID).await?.iter().map(|object| leftover(object, &living)),

@@ -150,7 +150,7 @@ async fn review(cluster: &Cluster, migration: &Migration) -> Vec<Finding> {
 
 fn lacking(cluster: &Cluster, migration: &Migration, lack: &Lack) -> Finding {
     let severity = match lack.right.need {
-        Need::IfThere | Need::Useful => Severity::Warning,
+        Need::IfThere | Need::Tidiness | Need::Useful => Severity::Warning,
         Need::Cutover => Severity::Cutover,
         Need::Stage => Severity::Blocking,
     };

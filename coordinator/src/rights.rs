@@ -20,6 +20,8 @@ const REVIEWS_MAX: usize = 16;
 pub enum Need {
     /// Only what other software there says of the application; asked for where it is found, and never demanded.
     IfThere,
+    /// Something of ours that was left over is not found.
+    Tidiness,
     /// Something is not checked, or not shown.
     Useful,
     /// A cutover.
@@ -83,7 +85,7 @@ const fn only(side: Side, right: Right) -> Right {
     Right { side: Some(side), ..right }
 }
 
-use Need::{Cutover, IfThere, Stage, Useful};
+use Need::{Cutover, IfThere, Stage, Tidiness, Useful};
 use Scope::Namespace;
 use Side::{Destination, Source};
 
@@ -108,6 +110,7 @@ pub const RIGHTS: &[Right] = &[
         Stage,
         "to give agents the secret they are addressed with",
     ),
+    here("", "secrets", &["list"], Tidiness, "to find the secrets of agents that are gone"),
     here("", "configmaps", &["get", "list", "create", "update", "patch", "delete"], Stage, "to keep the record"),
     here(
         "",

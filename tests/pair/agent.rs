@@ -105,6 +105,18 @@ fn a_comparison_tells_what_differs_and_changes_neither_side_whichever_listens() 
 }
 
 #[test]
+fn a_comparison_outlives_a_change_of_the_bandwidth() {
+    let compares = |order: Order| Order { purpose: Purpose::Comparison, ..order };
+    let mut pods = Pods::new(1 << 20);
+    pods.run("1", |order| order);
+    let listening = pods.from.listen(compares(order("2", "data", Role::Source, LISTEN)));
+    pods.from.say(&Request::Bandwidth { bits_per_second: Some(80_000_000) });
+    pods.to.begin(compares(order("2", "data", Role::Destination, dial(&listening))));
+    done(pods.from.ended("2"));
+    done(pods.to.ended("2"));
+}
+
+#[test]
 fn a_probe_measures_the_ways_whichever_side_listens_and_changes_nothing() {
     let probes = |order: Order| Order { purpose: Purpose::Probe, ..order };
     for listens in [Role::Source, Role::Destination] {

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tranship_agent::link::Ticket;
 use tranship_agent::report::printable;
-use tranship_proto::control::{Ended, Event, Listening, Order, Progress, Secret, code};
+use tranship_proto::control::{Ended, Event, Listening, Order, Progress, Purpose, Role, Secret, code};
 
 use super::Input;
 use super::command::{Typed, rate};
@@ -76,7 +76,9 @@ impl Pass {
         let is_ready = watch::Sender::new(false);
         let teller = Teller { order: &self.order, inputs: &self.inputs, is_ready: &is_ready };
         let control = Control { stop: &self.stop, state: &self.place.state, ready: is_ready.subscribe() };
-        let share = self.share.clone();
+        // What compares sends no contents, and has no bandwidth to read again.
+        let sends_none = self.order.purpose == Purpose::Comparison && self.order.role == Role::Source;
+        let share = if sends_none { watch::channel(None).1 } else { self.share.clone() };
         let (status, last, ()) =
             tokio::join!(control.until_end(child, share), teller.results(stdout), teller.progress(stderr));
         drop(stdin);
