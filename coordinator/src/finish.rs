@@ -69,10 +69,8 @@ pub async fn finish(ledger: Ledger, options: Options, watch: &Watch) -> Result<(
 async fn remove_helpers(cluster: &Cluster, namespace: &str, record: &Record) -> Result<(), Error> {
     let selector = selector(record);
     remove_all::<Pod>(cluster, namespace, &format!("{selector},tranship.io/agent")).await?;
-    for secret in secrets(cluster, namespace, &format!("{selector},tranship.io/agent")).await? {
-        let name = secret.metadata.name.clone().unwrap_or_default();
-        cluster.delete::<Secret>(namespace, &name, secret.metadata.uid.as_deref()).await?;
-    }
+    let secrets = secrets(cluster, namespace, &format!("{selector},tranship.io/agent")).await?;
+    remove_each(cluster, namespace, &secrets).await?;
     remove_all::<Service>(cluster, namespace, &format!("{selector},tranship.io/agent")).await?;
     remove_all::<NetworkPolicy>(cluster, namespace, &format!("{selector},tranship.io/agent")).await?;
     for volume in 0..record.volumes.len() {
@@ -93,7 +91,11 @@ async fn secrets(cluster: &Cluster, namespace: &str, selector: &str) -> Result<V
 }
 
 async fn remove_all<K: Object>(cluster: &Cluster, namespace: &str, selector: &str) -> Result<(), Error> {
-    for object in cluster.list::<K>(namespace, selector).await? {
+    remove_each(cluster, namespace, &cluster.list::<K>(namespace, selector).await?).await
+}
+
+async fn remove_each<K: Object>(cluster: &Cluster, namespace: &str, objects: &[K]) -> Result<(), Error> {
+    for object in objects {
         let name = object.meta().name.clone().unwrap_or_default();
         cluster.delete::<K>(namespace, &name, object.meta().uid.as_deref()).await?;
     }
