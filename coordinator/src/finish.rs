@@ -6,16 +6,23 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
+use tokio::time::{Duration, Instant, sleep};
 use tranship_api::record::Step;
 use tranship_api::{LABEL_ID, LABEL_MIGRATION, ObjectRef, Record, Side};
 
-use crate::agents::{selector, state_claim_name};
+use crate::agents::{agents_selector, selector, state_claim_name};
 use crate::cluster::Object;
 use crate::cutover::steps;
 use crate::fence::{self, Need, Standing};
 use crate::ledger::Ledger;
 use crate::watch::Watch;
 use crate::{Cluster, Error, resident};
+
+/// How long what is deleted may take to be gone.
+const GOING_MAX: Duration = Duration::from_secs(60);
+
+/// Between two looks at what goes.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What a user wants of the end.
 #[derive(Debug, Clone, Copy, Default)]
@@ -62,21 +69,52 @@ pub async fn finish(ledger: Ledger, options: Options, watch: &Watch) -> Result<(
         }
     }
     unmark(&ledger).await?;
+    until_helpers_are_gone(&ledger, watch).await?;
     ledger.remove().await
 }
 
 /// Removes agents and what belongs to them.
 async fn remove_helpers(cluster: &Cluster, namespace: &str, record: &Record) -> Result<(), Error> {
-    let selector = selector(record);
-    remove_all::<Pod>(cluster, namespace, &format!("{selector},tranship.io/agent")).await?;
-    let secrets = secrets(cluster, namespace, &format!("{selector},tranship.io/agent")).await?;
-    remove_each(cluster, namespace, &secrets).await?;
-    remove_all::<Service>(cluster, namespace, &format!("{selector},tranship.io/agent")).await?;
-    remove_all::<NetworkPolicy>(cluster, namespace, &format!("{selector},tranship.io/agent")).await?;
+    let agents = agents_selector(record);
+    remove_all::<Pod>(cluster, namespace, &agents).await?;
+    remove_each(cluster, namespace, &secrets(cluster, namespace, &agents).await?).await?;
+    remove_all::<Service>(cluster, namespace, &agents).await?;
+    remove_all::<NetworkPolicy>(cluster, namespace, &agents).await?;
     for volume in 0..record.volumes.len() {
         cluster.delete::<PersistentVolumeClaim>(namespace, &state_claim_name(record, volume), None).await?;
     }
     Ok(())
+}
+
+/// Waits until pods of agents and claims of their state, which take a moment to go, have gone; says which have not where
+/// that takes long, as on a node that does not answer: the cluster goes on by itself.
+async fn until_helpers_are_gone(ledger: &Ledger, watch: &Watch) -> Result<(), Error> {
+    let deadline = Instant::now() + GOING_MAX;
+    for side in Side::ALL {
+        loop {
+            let going = helpers(ledger.cluster(side), ledger.record.namespace(side), &ledger.record).await?;
+            if going.is_empty() {
+                break;
+            }
+            if Instant::now() >= deadline {
+                let going = going.join(", ");
+                watch.note(format!("{side}: {going} has not gone yet, and goes as soon as the cluster can do that"));
+                break;
+            }
+            sleep(LOOK).await;
+        }
+    }
+    Ok(())
+}
+
+/// Pods of agents and claims of their state that are there, as `KIND NAME`.
+async fn helpers(cluster: &Cluster, namespace: &str, record: &Record) -> Result<Vec<String>, Error> {
+    let pods = cluster.list::<Pod>(namespace, &agents_selector(record)).await?;
+    let claims = cluster.list::<PersistentVolumeClaim>(namespace, &selector(record)).await?;
+    let states: Vec<String> = (0..record.volumes.len()).map(|volume| state_claim_name(record, volume)).collect();
+    let states = claims.iter().filter_map(|claim| claim.metadata.name.as_ref()).filter(|name| states.contains(name));
+    let pods = pods.iter().filter_map(|pod| pod.metadata.name.as_ref());
+    Ok(pods.map(|name| format!("Pod {name}")).chain(states.map(|name| format!("claim {name}"))).collect())
 }
 
 /// Secrets of ours, as far as they may be looked for. They go with the record, which owns them, at the latest.

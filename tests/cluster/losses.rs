@@ -123,6 +123,42 @@ fn a_final_pass_whose_agent_is_killed_is_taken_back_and_the_next_cutover_ends_it
     });
 }
 
+/// Has the other node of the source report a volume as one that it still has, until its kubelet reports again.
+fn report_as_held(space: &Space, claim: &str, but_by: &str) {
+    let claim = space.source.get("persistentvolumeclaim", claim);
+    let volume = space.source.get("persistentvolume", claim["spec"]["volumeName"].as_str().expect("a bound claim"));
+    let csi = ["driver", "volumeHandle"].map(|field| volume["spec"]["csi"][field].as_str().expect("a CSI volume"));
+    let nodes = space.source.list("nodes", "");
+    let other = nodes.iter().find(|node| node["metadata"]["name"] != but_by).expect("two nodes");
+    let mut held = other["status"]["volumesInUse"].as_array().cloned().unwrap_or_default();
+    held.push(json!(format!("kubernetes.io/csi/{}", csi.join("^"))));
+    let patch = json!({ "status": { "volumesInUse": held } }).to_string();
+    let node = other["metadata"]["name"].as_str().expect("a name");
+    space.source.kubectl(&["patch", "node", node, "--subresource=status", "--type=merge", "--patch", &patch]);
+}
+
+#[test]
+fn a_cutover_that_is_taken_up_waits_for_a_kubelet_that_has_not_let_go_yet() {
+    in_space("late-kubelet", |space| {
+        let (writer, machine, name) = (Writer::default(), Machine::new(), space.name.as_str());
+        writer.start(&space.source);
+        let witness = Witness::start(space, &writer.labels());
+        let here = Follower::start(&space.source, "writer-0");
+        here.await_more(50);
+        let pod = space.source.get("pod", "writer-0");
+        machine.create(space, &[]);
+        machine.run(&["stage", name]);
+        machine.run_until_killed_at("final pass", &["cutover", name]);
+        report_as_held(space, "data-writer-0", pod["spec"]["nodeName"].as_str().expect("it ran"));
+        machine.run(&["cutover", name]);
+        let there = Follower::start(&space.destination, "writer-0");
+        there.goes_on_after(here.last());
+        witness.swears();
+        machine.run(&["finish", name, "--lift-fence"]);
+        space.holds_nothing_of_ours();
+    });
+}
+
 /// Drains the application's node, as far as this test's pods are concerned: a cordon would be everybody's. Waits until the
 /// application runs elsewhere.
 fn drain(space: &Space, writer: &Writer) {

@@ -36,7 +36,10 @@ const NO_RIGHT_TO_FENCE: &str = "TS-K330";
 /// How long an application that was started again where it was is waited for.
 const RESTORED_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Between two looks at a fence that goes, or an application that starts.
+/// How long a kubelet may take to let go of a volume that no pod has any more.
+const KUBELET_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two looks at a fence that goes, a kubelet that lets go, or an application that starts.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Brings what the application needs to the other side, at rest. Nothing to do on the way home.
@@ -221,7 +224,7 @@ pub(super) async fn final_pass(ledger: &mut Ledger, options: &Options, watch: &W
     let level = ledger.record.migration.spec.cutover.verify.word().to_owned();
     let purpose = Purpose::Final { level: level.clone() };
     let wanted = Wanted { purpose, bits_per_second: options.bits_per_second, detaches: false };
-    nobody_came_back(ledger).await?;
+    nobody_came_back(ledger, KUBELET_PATIENCE).await?;
     let pairs = Pairs::bring_up(ledger, watch).await?;
     let outcomes = pairs.run(ledger, &wanted, watch).await?;
     let mut proofs = vec![serde_json::Value::Null; ledger.record.volumes.len()];
@@ -233,8 +236,8 @@ pub(super) async fn final_pass(ledger: &mut Ledger, options: &Options, watch: &W
     let Some(digests) = digests else {
         return Err(Error::refused("TS-K945", "not every volume has a proof", "run the cutover again"));
     };
-    // What was true before the pass has to be true after it.
-    nobody_came_back(ledger).await?;
+    // What was true before the pass has to be true after it. Whoever lets go only now had the volume during the pass.
+    nobody_came_back(ledger, Duration::ZERO).await?;
     tell_who_started_again(ledger, watch).await;
     pairs.dismiss_readers();
     ledger.record.timeline.proven = Some(Timestamp::now());
@@ -258,21 +261,21 @@ async fn tell_who_started_again(ledger: &Ledger, watch: &Watch) {
 
 /// What is given up without a proof: the user has said that what was written here is not wanted.
 pub(super) async fn give_up_unproven(ledger: &mut Ledger) -> Result<Proven, Error> {
-    nobody_came_back(ledger).await?;
+    nobody_came_back(ledger, KUBELET_PATIENCE).await?;
     let proof = Proof { epoch: ledger.record.epoch, level: "none".to_owned(), volumes: Vec::new() };
     ledger.record.happened(Timestamp::now(), "what was written there is given up, as the user said");
     Ok(Proven { proof, digests: Vec::new() })
 }
 
 /// An error if somebody has the volumes, on either side.
-async fn nobody_came_back(ledger: &Ledger) -> Result<(), Error> {
-    nobody_has(ledger, &Side::ALL).await
+async fn nobody_came_back(ledger: &Ledger, patience: Duration) -> Result<(), Error> {
+    nobody_has(ledger, &Side::ALL, patience).await
 }
 
 /// An error if somebody has the volumes on the side to which the application is to move: it would stand still until that one
 /// lets go.
 pub(super) async fn nobody_waits_there(ledger: &Ledger) -> Result<(), Error> {
-    nobody_has(ledger, &[ledger.record.owner.other()]).await
+    nobody_has(ledger, &[ledger.record.owner.other()], KUBELET_PATIENCE).await
 }
 
 /// Who has the volumes of a side, our agents apart.
@@ -281,14 +284,22 @@ pub(crate) async fn holders(ledger: &Ledger, side: Side) -> Result<Vec<stop::Hol
     stop::holders(ledger.cluster(side), record.namespace(side), &record.claims(side), &ours).await
 }
 
-async fn nobody_has(ledger: &Ledger, sides: &[Side]) -> Result<(), Error> {
+/// An error if somebody has the volumes. `patience` is for kubelets alone: one whose last pod has gone, be it an agent of an
+/// earlier command, takes a moment to let go.
+async fn nobody_has(ledger: &Ledger, sides: &[Side], patience: Duration) -> Result<(), Error> {
+    let deadline = Instant::now() + patience;
     for &side in sides {
-        if let Some(holder) = holders(ledger, side).await?.first() {
-            return Err(Error::refused(
-                "TS-K946",
-                format!("somebody has a volume of the {side} while it has to be at rest: {holder}"),
-                "stop it, and run the cutover again",
-            ));
+        loop {
+            let holders = holders(ledger, side).await?;
+            let Some(holder) = holders.first() else { break };
+            if holders.iter().any(stop::Holder::is_pod) || Instant::now() >= deadline {
+                return Err(Error::refused(
+                    "TS-K946",
+                    format!("somebody has a volume of the {side} while it has to be at rest: {holder}"),
+                    "stop it, and run the cutover again",
+                ));
+            }
+            sleep(LOOK).await;
         }
     }
     Ok(())

@@ -52,6 +52,13 @@ pub enum Hold {
     },
 }
 
+impl Holder {
+    /// Whether a pod names the claim; else only its node has not let go.
+    pub fn is_pod(&self) -> bool {
+        matches!(self.hold, Hold::Pod { .. })
+    }
+}
+
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let claim = &self.claim;

@@ -32,14 +32,15 @@ pub struct Lab {
 }
 
 /// The lab, which is up, with what this workspace builds on its nodes; as it is, where `TRANSHIP_BINARY` names what is
-/// tested.
+/// tested. With `TRANSHIP_LAB_MIXED` its clusters are of different minor versions.
 ///
 /// # Panics
 /// When it does not come up: with the ends of its logs, and at once for every test but the first.
 pub fn lab() -> &'static Lab {
     static LAB: OnceLock<Result<Lab, String>> = OnceLock::new();
     let made = LAB.get_or_init(|| {
-        let versions = [Version::OLDER; 2];
+        let is_mixed = std::env::var_os("TRANSHIP_LAB_MIXED").is_some();
+        let versions = [Version::OLDER, if is_mixed { Version::NEWER } else { Version::OLDER }];
         let is_given = std::env::var_os("TRANSHIP_BINARY").is_some();
         let layout = if is_given { Ok(Layout::new(root())) } else { up(root(), versions, &|line| say(line)) };
         match layout {
