@@ -87,6 +87,13 @@ pub fn state_claim_name(record: &Record, volume: usize) -> String {
     format!("tranship-{}-{}", record.migration.metadata.name, volume_key(volume))
 }
 
+/// Whether a claim is one of those in which a migration remembers, by their names.
+pub fn is_state_claim(migration: &str, claim: &str) -> bool {
+    let key = claim.strip_prefix("tranship-").and_then(|rest| rest.strip_prefix(migration));
+    let index = key.and_then(|key| key.strip_prefix("-v"));
+    index.is_some_and(|index| !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// Labels of everything that belongs to a migration.
 pub fn labels(record: &Record) -> BTreeMap<String, String> {
     BTreeMap::from([

@@ -1,6 +1,7 @@
 //! What comes along with the claims: the workloads that use them and what these refer to, stopped until a Commit.
 //!
-//! `plan` reads the source, `apply` makes the objects, `start` and `ready` bring them up, `remove` takes them away again.
+//! `plan` reads the source, `apply` makes the objects, `start` and `ready` bring them up, `find_all` finds them again by their
+//! mark, so that they are taken away or left without it.
 //! What a Secret holds passes through here on its way from one API server to the other: it is never recorded, and a
 //! [`Manifest`] does not print itself.
 
@@ -10,6 +11,7 @@ use serde_json::Value;
 use tranship_api::ObjectRef;
 
 mod apply;
+mod found;
 mod kind;
 mod namespace;
 mod plan;
@@ -18,16 +20,16 @@ mod references;
 mod sanitise;
 mod service;
 mod start;
-mod unmark;
 
-pub use apply::{apply, conflicts, remove};
+pub use apply::{apply, conflicts};
+pub(crate) use found::unmarking;
+pub use found::{Found, find_all, remove, unmark};
 pub use namespace::ensure_namespace;
 pub use plan::plan;
 pub use ready::{Readiness, ready, refusal};
 pub(crate) use sanitise::HELD;
 pub use sanitise::{Renames, sanitise};
 pub use start::start;
-pub use unmark::unmark;
 
 /// An object as it is to be at the destination, before it is marked as ours.
 #[derive(Clone)]

@@ -214,7 +214,7 @@ pub fn obstacle(
     let needs = quantity::bytes(&requested(&wish).unwrap_or_default()).unwrap_or(0);
     if is_block(&spec) != is_block(&wish) || has < needs {
         let what = format!("the destination's {claim} is of another kind, or smaller than the {needs} bytes needed");
-        return Some(("TS-K203", what, "`tranship cleanup` removes it; the next stage makes a new one"));
+        return Some(("TS-K203", what, "`tranship finish --delete-source` removes it; then create the migration anew"));
     }
     None
 }

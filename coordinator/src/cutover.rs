@@ -108,6 +108,10 @@ pub async fn restore(ledger: &mut Ledger, watch: &Watch) -> Result<(), Error> {
         ));
     }
     watch.step(format!("the application is started again on the {owner}"));
+    if ledger.record.step == Step::Proven {
+        // What was proven is not committed: the last one that was counts.
+        ledger.record.proof = ledger.record.commits.last().and_then(|last| last.proof.clone());
+    }
     ledger.record.step = Step::Restoring;
     ledger.save().await?;
     let started = steps::take_back(ledger, watch).await?;

@@ -9,6 +9,7 @@
 
 mod commit;
 mod judge;
+mod living;
 mod shelf;
 #[cfg(test)]
 mod sim;
@@ -22,6 +23,7 @@ use tranship_api::record::{Authority, Step, VERSION};
 use tranship_api::{LABEL_ID, LABEL_MIGRATION, ObjectRef, Record, Side};
 
 use self::judge::{Verdict, Version, judge, judge_mirror};
+pub use self::living::living;
 pub use self::shelf::Shelf;
 use crate::{Cluster, Error};
 

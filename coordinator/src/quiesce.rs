@@ -9,7 +9,9 @@ mod plan;
 mod tell;
 mod wait;
 
+pub(crate) use blame::changed_by;
 pub use change::{Undone, make, taken_back_by, undo};
+pub(crate) use holder::pods;
 pub use holder::{Hold, Holder, holders};
 pub use plan::plan;
 pub use tell::{News, stopped, tell};

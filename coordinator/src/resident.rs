@@ -80,7 +80,7 @@ async fn begin(ledger: &mut Ledger, kubeconfig: String, work: &Work, watch: &Wat
 /// Takes all of it away, whether or not it is there. A pod that is at work ends in order, a pass goes on to its end.
 pub async fn remove(cluster: &Cluster, record: &Record) -> Result<(), Error> {
     let (namespace, name, global) = (record.namespace(Side::Source), name(record), global_name(record));
-    delete_job(cluster, namespace, &name, None).await?;
+    delete_job(cluster, namespace, &name).await?;
     cluster.delete::<Secret>(namespace, &name, None).await?;
     cluster.delete::<RoleBinding>(namespace, &name, None).await?;
     cluster.delete::<Role>(namespace, &name, None).await?;
@@ -142,15 +142,13 @@ pub async fn standing(cluster: &Cluster, namespace: &str) -> Result<Vec<(ObjectR
     Ok(found)
 }
 
-/// Removes one of what [`standing`] has found.
+/// Removes one of those rights that [`standing`] has found.
 pub(crate) async fn remove_part(cluster: &Cluster, object: &ObjectRef) -> Result<(), Error> {
     let (namespace, name) = (object.namespace.as_deref().unwrap_or_default(), &object.name);
     let uid = Some(object.uid.as_str());
     match object.kind.as_str() {
-        "Job" => delete_job(cluster, namespace, name, uid).await,
         "RoleBinding" => cluster.delete::<RoleBinding>(namespace, name, uid).await,
         "Role" => cluster.delete::<Role>(namespace, name, uid).await,
-        "ServiceAccount" => cluster.delete::<ServiceAccount>(namespace, name, uid).await,
         "ClusterRoleBinding" => delete_global::<ClusterRoleBinding>(cluster, name).await,
         "ClusterRole" => delete_global::<ClusterRole>(cluster, name).await,
         _ => Ok(()),
@@ -304,11 +302,9 @@ async fn delete_global<K: Global>(cluster: &Cluster, name: &str) -> Result<(), E
 }
 
 /// A Job that is deleted leaves its pods behind, unless it is asked not to.
-async fn delete_job(cluster: &Cluster, namespace: &str, name: &str, uid: Option<&str>) -> Result<(), Error> {
-    let preconditions = uid.map(|uid| kube::api::Preconditions { uid: Some(uid.to_owned()), resource_version: None });
-    let params = DeleteParams { preconditions, ..DeleteParams::background() };
+async fn delete_job(cluster: &Cluster, namespace: &str, name: &str) -> Result<(), Error> {
     let api = cluster.api::<Job>(namespace);
-    match cluster.call(format!("delete Job {namespace}/{name}"), api.delete(name, &params)).await {
+    match cluster.call(format!("delete Job {namespace}/{name}"), api.delete(name, &DeleteParams::background())).await {
         Err(error) if !error.is_not_found() => Err(error),
         _ => Ok(()),
     }

@@ -194,6 +194,7 @@ pub const RIGHTS: &[Right] = &[
     here("batch", "jobs", &["get", "patch"], Cutover, "to stop and start the application"),
     // What is brought along. A rollback finds it in its place.
     only(Source, here("", "serviceaccounts", &["get"], Cutover, BRING)),
+    only(Destination, here("", "serviceaccounts", &["list"], Tidiness, "to find what was brought and is in no record")),
     only(Destination, here("", "pods", &["patch"], Cutover, BRING)),
     only(Destination, here("", "serviceaccounts", &["get", "create", "patch", "delete"], Cutover, BRING)),
     only(Destination, here("apps", "deployments", &["create", "delete"], Cutover, BRING)),

@@ -29,6 +29,9 @@ pub const LABEL_MIGRATION: &str = "tranship.io/migration";
 /// Label on everything of ours: the migration's identity, which no other has, whatever its name.
 pub const LABEL_ID: &str = "tranship.io/id";
 
+/// Label on what was brought to the destination, beside the two above.
+pub const LABEL_BROUGHT: &str = "tranship.io/brought";
+
 /// Label on the pods of agents: `source` or `destination`.
 pub const LABEL_AGENT: &str = "tranship.io/agent";
 

@@ -8,14 +8,12 @@ use serde_json::Value;
 use crate::migration::{Migration, Mode};
 use crate::object::{ObjectRef, Side};
 
+mod past;
+
+pub use past::{COMMITS_MAX, Commit, Dropped, HISTORY_MAX, STAGES_MAX};
+
 /// Version of the stored form.
 pub const VERSION: u32 = 1;
-
-/// Passes that are remembered.
-pub const STAGES_MAX: usize = 50;
-
-/// Lines of history that are remembered.
-pub const HISTORY_MAX: usize = 200;
 
 /// What is known of a migration; the same on both sides but for [`Authority`], which each cluster has of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,6 +53,9 @@ pub struct Record {
     /// Changes by which the application was stopped on the other side, from the cutover before: what a start undoes.
     #[serde(default)]
     pub changes_there: Vec<Change>,
+    /// Whether the destination's namespace was made for it.
+    #[serde(default)]
+    pub made_namespace: bool,
     /// Objects that were brought to the destination.
     #[serde(default)]
     pub brought: Vec<Brought>,
@@ -67,12 +68,18 @@ pub struct Record {
     /// The last passes, oldest first.
     #[serde(default)]
     pub stages: Vec<StageRecord>,
-    /// The proof of the last cutover.
+    /// The proof of the last cutover, or of the one that is about to be committed.
     #[serde(default)]
     pub proof: Option<Proof>,
+    /// Cutovers and rollbacks that were committed, each with its proof, oldest first.
+    #[serde(default)]
+    pub commits: Vec<Commit>,
     /// What happened, oldest first.
     #[serde(default)]
     pub history: Vec<Happening>,
+    /// What is not remembered any more.
+    #[serde(default)]
+    pub dropped: Dropped,
 }
 
 /// A volume of the migration.
@@ -382,12 +389,15 @@ impl Record {
             timeline: Timeline::default(),
             changes: Vec::new(),
             changes_there: Vec::new(),
+            made_namespace: false,
             brought: Vec::new(),
             retained: Vec::new(),
             path: None,
             stages: Vec::new(),
             proof: None,
+            commits: Vec::new(),
             history: Vec::new(),
+            dropped: Dropped::default(),
         }
     }
 
@@ -418,20 +428,6 @@ impl Record {
     /// Names of the claims on this side.
     pub fn claims(&self, side: Side) -> Vec<String> {
         self.volumes.iter().map(|volume| volume.claim(side).name.clone()).collect()
-    }
-
-    /// Adds a line to the history.
-    pub fn happened(&mut self, at: Timestamp, what: impl Into<String>) {
-        self.history.push(Happening { at, epoch: self.epoch, what: what.into() });
-        let surplus = self.history.len().saturating_sub(HISTORY_MAX);
-        self.history.drain(..surplus);
-    }
-
-    /// Adds a pass.
-    pub fn passed(&mut self, stage: StageRecord) {
-        self.stages.push(stage);
-        let surplus = self.stages.len().saturating_sub(STAGES_MAX);
-        self.stages.drain(..surplus);
     }
 
     /// Kinds of gaps that may stay behind, beside those that may already.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::object::Side;
-use crate::record::{Authority, Path, Proof, Record, StageRecord, Step, Timeline};
+use crate::record::{Authority, Commit, Dropped, Path, Proof, Record, StageRecord, Step, Timeline};
 
 /// Version of this form. Fields are added, never renamed or reused.
 pub const VERSION: u32 = 1;
@@ -34,6 +34,8 @@ pub struct View {
     pub path: Option<Path>,
     /// The proof of the last cutover.
     pub proof: Option<Proof>,
+    /// Cutovers and rollbacks that were committed, oldest first.
+    pub commits: Vec<Commit>,
     /// The timeline of the cutover that runs, or ran last.
     pub timeline: Timeline,
     /// The epoch, and who has it.
@@ -50,6 +52,8 @@ pub struct View {
     pub stages: Vec<StageRecord>,
     /// What happened, oldest first.
     pub history: Vec<crate::record::Happening>,
+    /// What is not remembered any more.
+    pub dropped: Dropped,
 }
 
 /// A cluster as it is shown.
@@ -149,6 +153,7 @@ impl View {
             verify: record.migration.spec.cutover.verify.word(),
             path: record.path.clone(),
             proof: record.proof.clone(),
+            commits: record.commits.clone(),
             timeline: record.timeline,
             epoch: record.epoch,
             coordinator: record.coordinator.clone(),
@@ -158,6 +163,7 @@ impl View {
             sides,
             stages: record.stages.clone(),
             history: record.history.clone(),
+            dropped: record.dropped,
         }
     }
 }

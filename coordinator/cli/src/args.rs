@@ -84,9 +84,10 @@ pub(crate) enum Command {
     Rollback(RollbackArgs),
     /// Show where a migration stands, and what to do next
     Status(StatusArgs),
-    /// Print the whole history with its proof
+    /// Print the history, with the proof of each cutover
     Receipt(NamedArgs),
-    /// End a migration: everything of ours goes, but for the fence around what was left
+    /// End a migration: everything of ours goes, but for the fence around what was left and, of an application that is at home,
+    /// the copies of its volumes
     Finish(FinishArgs),
     /// Find what migrations have left behind in a namespace
     Cleanup(CleanupArgs),

@@ -20,6 +20,7 @@ use tranship_api::record::Step;
 use tranship_api::{Record, Side};
 use tranship_coordinator::cutover::{self, Verdict};
 use tranship_coordinator::fence::{self, Need};
+use tranship_coordinator::leftover::{self, Leftover, Remedy};
 use tranship_coordinator::watch::Watch;
 use tranship_coordinator::{Cluster, Ledger, finish};
 
@@ -192,11 +193,14 @@ pub(crate) async fn end(args: FinishArgs, context: Context) -> Result<Exit, RunE
         ledger => ledger?,
     };
     if args.delete_source {
-        confirm_name(
-            &args.named,
-            args.confirm.as_deref(),
-            "--delete-source deletes the claims of the side that was left",
-        )?;
+        let left = ledger.record.owner.other();
+        let (context, namespace) = (&ledger.cluster(left).context, ledger.record.namespace(left));
+        let claims = ledger.record.claims(left).join(", ");
+        let what = format!(
+            "--delete-source deletes the claims of the side that was left: {claims} in namespace {namespace} of \
+             {context}, the {left}"
+        );
+        confirm_name(&args.named, args.confirm.as_deref(), &what)?;
     }
     context.take_over(&mut ledger).await?;
     let record = ledger.record.clone();
@@ -239,36 +243,45 @@ pub(crate) async fn clean_up(args: CleanupArgs, context: Context) -> Result<Exit
             }
             fences => fences?,
         };
-        let mut found = match finish::left_residents(&cluster, &args.namespace).await {
+        let mut found = match leftover::left_residents(&cluster, &args.namespace).await {
             Err(error) if error.is_forbidden() => {
                 context.printer.aside(&format!("{error}: what coordinators had in the cluster cannot be looked for"));
                 Vec::new()
             }
             found => found?,
         };
-        found.extend(finish::leftovers(&cluster, &args.namespace, &fences).await?);
+        found.extend(leftover::leftovers(&cluster, &args.namespace, &fences).await?);
         context.printer.line(&format!("{}: {} of ours in namespace {}", cluster.context, found.len(), args.namespace));
         for leftover in &found {
-            let migration = &leftover.migration;
-            let fate = match (leftover.need, args.remove) {
-                (Need::Migration, _) => "in use; `tranship finish` removes it".to_owned(),
-                (Need::Kept, _) => format!(
-                    "in use, around what was left; `tranship finish {migration} --lift-fence --from {} --namespace {}` lifts it",
-                    cluster.context, args.namespace
-                ),
-                (Need::Nobody, true) => "removed".to_owned(),
-                (Need::Nobody, false) => "left over; --remove removes it".to_owned(),
-            };
-            context.printer.line(&format!("  {} of {migration}: {fate}", leftover.object));
+            let fate = fate(leftover, &cluster.context, &args.namespace, args.remove);
+            context.printer.line(&format!("  {} of {}: {fate}", leftover.object, leftover.migration));
             context
                 .printer
                 .json(&serde_json::json!({ "object": leftover.object, "migration": leftover.migration, "fate": fate }));
             if args.remove {
-                finish::remove_leftover(&cluster, leftover).await?;
+                leftover::remove_leftover(&cluster, leftover).await?;
             }
         }
     }
     Ok(Exit::Done)
+}
+
+/// What becomes of a leftover, in words.
+fn fate(leftover: &Leftover, context: &str, namespace: &str, removes: bool) -> String {
+    let migration = &leftover.migration;
+    match (leftover.need, &leftover.remedy, removes) {
+        (Need::Migration, ..) => "in use; `tranship finish` removes it".to_owned(),
+        (Need::Kept, ..) => format!(
+            "in use, around what was left; `tranship finish {migration} --lift-fence --from {context} --namespace {namespace}` \
+             lifts it"
+        ),
+        (Need::Nobody, Remedy::Deletion, true) => "removed".to_owned(),
+        (Need::Nobody, Remedy::Deletion, false) => "left over; --remove removes it".to_owned(),
+        (Need::Nobody, Remedy::Unmarking(why), true) => format!("stays, without our mark: {why}"),
+        (Need::Nobody, Remedy::Unmarking(why), false) => format!("stays: {why}; --remove takes our mark from it"),
+        (Need::Nobody, Remedy::Policy(before), true) => format!("its reclaim policy is {before} again"),
+        (Need::Nobody, Remedy::Policy(before), false) => format!("set to Retain; --remove sets it back to {before}"),
+    }
 }
 
 /// `set`.

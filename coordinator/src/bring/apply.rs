@@ -1,9 +1,9 @@
-//! Makes what was planned at the destination, and takes it away again.
+//! Makes what was planned at the destination.
 
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tranship_api::record::Brought;
-use tranship_api::{Finding, LABEL_ID, LABEL_MIGRATION, ObjectRef, Record, Severity};
+use tranship_api::{Finding, LABEL_BROUGHT, LABEL_ID, LABEL_MIGRATION, ObjectRef, Record, Severity};
 
 use super::Manifest;
 use super::kind::{self, Kind};
@@ -50,25 +50,6 @@ pub async fn apply(destination: &Cluster, record: &Record, manifests: &[Manifest
     Ok(brought)
 }
 
-/// Takes away what this migration made, the last first. What was there before stays, and so does what somebody made anew
-/// under the same name. A StatefulSet was made so that it leaves its claims.
-pub async fn remove(destination: &Cluster, brought: &[Brought]) -> Result<(), Error> {
-    for one in brought.iter().rev().filter(|one| !one.was_there) {
-        let kind = kind::of(&one.object)?;
-        let namespace = one.object.namespace.as_deref().unwrap_or_default();
-        let uid = (!one.object.uid.is_empty()).then(|| one.object.uid.clone());
-        let preconditions = uid.map(|uid| Preconditions { uid: Some(uid), resource_version: None });
-        let params = DeleteParams { preconditions, ..DeleteParams::background() };
-        let what = format!("delete {}", one.object);
-        match destination.call(what, kind.api(destination, namespace).delete(&one.object.name, &params)).await {
-            // Another one under that name is a conflict with the identity.
-            Err(error) if !error.is_not_found() && !error.is_conflict() => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 async fn find(destination: &Cluster, kind: &Kind, object: &ObjectRef) -> Result<Option<Value>, Error> {
     kind.find(destination, object.namespace.as_deref().unwrap_or_default(), &object.name).await
 }
@@ -98,6 +79,7 @@ async fn make(destination: &Cluster, record: &Record, manifest: &Manifest) -> Re
     body["kind"] = json!(kind.kind);
     body["metadata"]["labels"][LABEL_ID] = json!(record.id);
     body["metadata"]["labels"][LABEL_MIGRATION] = json!(record.migration.metadata.name);
+    body["metadata"]["labels"][LABEL_BROUGHT] = json!("true");
     let api = kind.api(destination, object.namespace.as_deref().unwrap_or_default());
     let params = PatchParams::apply(FIELD_MANAGER);
     let made =

@@ -79,7 +79,7 @@ impl Kind {
     }
 
     /// As JSON, with its kind, which an object of a list lacks.
-    fn value(&self, object: &DynamicObject) -> Value {
+    pub(super) fn value(&self, object: &DynamicObject) -> Value {
         // What was read as JSON can be written as such.
         let mut value = serde_json::to_value(object).unwrap_or_default();
         value["apiVersion"] = json!(self.api_version);

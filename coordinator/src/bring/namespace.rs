@@ -14,7 +14,7 @@ const STRIPPED: &[&str] = &["kubectl.kubernetes.io/last-applied-configuration", 
 
 /// Makes the destination's namespace if it is not there; whether it did. It takes over the source's labels and annotations:
 /// what pods it admits, and on some platforms the range of users that its files belong to, stand there. It stays when the
-/// migration ends, since the application is in it.
+/// migration ends, since the application, or what others have put there, is in it.
 pub async fn ensure_namespace(clusters: &[Cluster; 2], record: &Record) -> Result<bool, Error> {
     let [source, destination] = clusters;
     let (from, to) = (record.namespace(Side::Source), record.namespace(Side::Destination));

@@ -4,14 +4,10 @@ use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use kube::Api;
-use kube::api::{Patch, PatchParams};
-use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tranship_api::hook::Point;
 use tranship_api::migration::Resources;
-use tranship_api::record::{Act, Brought, Change, ChangeState, Proof, Retained, Step};
+use tranship_api::record::{Act, Brought, Change, ChangeState, Proof, Step};
 use tranship_api::{ObjectRef, Record, Side};
 use tranship_proto::control::Purpose;
 
@@ -22,7 +18,7 @@ use crate::ledger::Ledger;
 use crate::pair::{Outcome, Wanted};
 use crate::stage::Pairs;
 use crate::watch::{Update, Watch};
-use crate::{Cluster, Error, bring as brought, hook, quiesce as stop, workload};
+use crate::{Cluster, Error, bring as brought, hook, quiesce as stop, reclaim, workload};
 
 /// Agents of one side that a fence admits, whatever the grouping of the volumes becomes.
 const AGENTS_MAX: usize = 32;
@@ -65,7 +61,7 @@ async fn survey(ledger: &Ledger, side: Side) -> Result<workload::Survey, Error> 
 /// Keeps the volumes whatever happens to their claims, and refuses new users of them on both sides.
 pub(super) async fn fence(ledger: &mut Ledger, options: &Options) -> Result<(), Error> {
     for side in Side::ALL {
-        retain(ledger, side).await?;
+        reclaim::retain(ledger, side).await?;
     }
     let raised = join_all(Side::ALL.map(|side| raise(ledger, side, options))).await;
     raised.into_iter().collect()
@@ -134,30 +130,6 @@ async fn until_open(ledger: &Ledger, side: Side) -> Result<(), Error> {
         while fence.refuses(cluster, claim).await? && Instant::now() < deadline {
             sleep(LOOK).await;
         }
-    }
-    Ok(())
-}
-
-/// Has the cluster keep the volumes behind the claims. What it was before is recorded first.
-async fn retain(ledger: &mut Ledger, side: Side) -> Result<(), Error> {
-    let (cluster, namespace) = (ledger.cluster(side).clone(), ledger.record.namespace(side).to_owned());
-    let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
-    for claim in ledger.record.claims(side) {
-        let claim: PersistentVolumeClaim = cluster.get(&namespace, &claim).await?;
-        let Some(name) = claim.spec.and_then(|spec| spec.volume_name) else { continue };
-        let volume = cluster.call(format!("get PersistentVolume {name}"), volumes.get(&name)).await?;
-        let policy = volume.spec.and_then(|spec| spec.persistent_volume_reclaim_policy).unwrap_or_default();
-        if policy == "Retain" {
-            continue;
-        }
-        if !ledger.record.retained.iter().any(|kept| kept.side == side && kept.volume == name) {
-            ledger.record.retained.push(Retained { side, volume: name.clone(), before: policy });
-            ledger.save().await?;
-        }
-        let patch = Patch::Merge(json!({ "spec": { "persistentVolumeReclaimPolicy": "Retain" } }));
-        cluster
-            .call(format!("patch PersistentVolume {name}"), volumes.patch(&name, &PatchParams::default(), &patch))
-            .await?;
     }
     Ok(())
 }
@@ -240,11 +212,14 @@ pub(super) async fn final_pass(ledger: &mut Ledger, options: &Options, watch: &W
     nobody_came_back(ledger, Duration::ZERO).await?;
     tell_who_started_again(ledger, watch).await;
     pairs.dismiss_readers();
+    let proof = Proof { epoch: ledger.record.epoch, level, volumes: proofs };
     ledger.record.timeline.proven = Some(Timestamp::now());
+    // The heir has to have it, too, where the old owner's cluster is lost before it can give up.
+    ledger.record.proof = Some(proof.clone());
     ledger.record.step = Step::Proven;
     // An heir that cannot be told cannot take over either: then it is better to stay.
     ledger.save_both().await?;
-    Ok(Proven { proof: Proof { epoch: ledger.record.epoch, level, volumes: proofs }, digests })
+    Ok(Proven { proof, digests })
 }
 
 /// Says who has started the application again since it stopped. The fence keeps its pods away: it is no
@@ -426,6 +401,7 @@ async fn conclude(ledger: &mut Ledger, waiting: &[String]) -> Result<(), Error> 
         }
         waiting => format!("the application is not ready on the {heir} yet: {}", waiting.join("; ")),
     };
+    record.timed();
     record.happened(now, what);
     record.changes_there = std::mem::take(&mut record.changes);
     record.owner = heir;

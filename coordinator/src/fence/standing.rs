@@ -3,13 +3,13 @@
 
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::ListParams;
 use tranship_api::{LABEL_ID, LABEL_MIGRATION, ObjectRef};
 
 use super::{Global, cel, policy, remove};
 use crate::cluster::Object;
+use crate::ledger::living;
 use crate::{Cluster, Error};
 
 /// Who needs a fence.
@@ -64,7 +64,7 @@ pub async fn standing(cluster: &Cluster, namespace: &str) -> Result<Vec<Standing
         return Ok(Vec::new());
     }
     let bindings = cluster.call("list ValidatingAdmissionPolicyBindings", bindings.list(&params)).await?.items;
-    let records = ids(&cluster.list::<ConfigMap>(namespace, LABEL_ID).await?);
+    let records = living(cluster, namespace).await?;
     let leases = ids(&cluster.list::<Lease>(namespace, LABEL_ID).await?);
     Ok(policies.iter().map(|policy| judge(policy, &bindings, &records, &leases)).collect())
 }
@@ -72,7 +72,7 @@ pub async fn standing(cluster: &Cluster, namespace: &str) -> Result<Vec<Standing
 /// Lifts the fence of a migration whose record is not in this cluster any more, and lets go of its claims. Returns what was
 /// taken away.
 pub async fn lift_kept(cluster: &Cluster, namespace: &str, migration: &str) -> Result<Vec<ObjectRef>, Error> {
-    let records = ids(&cluster.list::<ConfigMap>(namespace, LABEL_ID).await?);
+    let records = living(cluster, namespace).await?;
     let mut gone = Vec::new();
     for fence in standing(cluster, namespace).await? {
         if fence.migration == migration && fence.need != Need::Migration {

@@ -17,6 +17,7 @@ impl<S: Shelf> Ledger<S> {
             return Err(not_entitled(format!("the {owner} cannot give up what its cluster does not say it has")));
         }
         self.record.proof = Some(proof);
+        self.record.committed();
         self.record.step = Step::Relinquished;
         self.record.happened(at, format!("the {owner} gave up in epoch {epoch}"));
         self.record.revision += 1;
@@ -52,6 +53,10 @@ impl<S: Shelf> Ledger<S> {
                 ),
                 "bring the old cluster back, and run the command without the override",
             ));
+        }
+        // Its own commit is lost with the old owner, unless that one had let this copy follow.
+        if self.record.step == Step::Proven {
+            self.record.committed();
         }
         self.begin_epoch(coordinator);
         self.begin_at(heir, None, at, "was told by a user to take over without the word of the other side").await

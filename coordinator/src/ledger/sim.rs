@@ -46,6 +46,8 @@ struct State {
     holds: [u64; 2],
     truth: u64,
     cutovers: u32,
+    /// Owners that there have been after the first.
+    commits: u64,
 }
 
 impl State {
@@ -74,9 +76,16 @@ impl State {
             (Some(found), wanted) if found != wanted => return Err(409),
             _ => {}
         }
-        let (epoch, before) = (read::<Record>(map, "record").expect("whole").epoch, self.epochs[side as usize]);
+        let record: Record = read(map, "record").expect("whole");
+        let (epoch, before) = (record.epoch, self.epochs[side as usize]);
         assert!(epoch >= before, "the epoch went from {before} back to {epoch}");
         self.epochs[side as usize] = epoch;
+        let says: Authority = read(map, "authority").expect("whole");
+        if matches!(says, Authority::Authoritative { epoch: 1.., .. }) && self.authority(side) != Some(says) {
+            self.commits += 1;
+            let remembered = record.commits.len() as u64 + record.dropped.commits;
+            assert_eq!(remembered, self.commits, "a commit is not remembered");
+        }
         self.version += 1;
         let mut stored = map.clone();
         stored.metadata.resource_version = Some(self.version.to_string());
@@ -370,6 +379,7 @@ fn run(seed: u64) -> bool {
         holds: [0; 2],
         truth: 0,
         cutovers: 0,
+        commits: 0,
     })));
     let creating = world.clone();
     let mut create: Running = Box::pin(async move {

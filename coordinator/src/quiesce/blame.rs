@@ -14,7 +14,7 @@ const REPLAY_SECONDS: u32 = 1;
 
 /// Name of the field manager, other than us, that set the value there last; `somebody` where the object does not tell.
 pub(super) fn manager(live: &Value, pointer: &str) -> String {
-    owner(live, pointer).unwrap_or_else(|| "somebody".to_owned())
+    changed_by(live, pointer).unwrap_or_else(|| "somebody".to_owned())
 }
 
 /// Who set the value there to anything but `after`, at any time since `version`, as far as that can be told.
@@ -28,7 +28,7 @@ pub(super) async fn since(
     (pointer, after): (&str, &Value),
     version: Option<&str>,
 ) -> Result<Option<String>, Error> {
-    let known = owner(now, pointer);
+    let known = changed_by(now, pointer);
     let (None, Some(version)) = (&known, version) else { return Ok(known) };
     let api = live::api(cluster, object)?;
     let params = WatchParams::default()
@@ -44,12 +44,13 @@ pub(super) async fn since(
     let mut owners = versions.filter_map(|event| {
         let then = &event["object"];
         let is_other = !live::is_same(pointer, live::value(then, pointer), after);
-        is_other.then(|| owner(then, pointer)).flatten()
+        is_other.then(|| changed_by(then, pointer)).flatten()
     });
     Ok(owners.next())
 }
 
-fn owner(live: &Value, pointer: &str) -> Option<String> {
+/// Name of the field manager, other than us, that set the value there last, or something in it; nothing where none did.
+pub(crate) fn changed_by(live: &Value, pointer: &str) -> Option<String> {
     let entries = live["metadata"]["managedFields"].as_array()?.iter();
     let owners = entries.filter(|entry| entry["manager"] != FIELD_MANAGER && owns(&entry["fieldsV1"], pointer));
     // Times are in UTC and of one form, so that they can be compared as text; what has none is of just now.

@@ -98,7 +98,7 @@ pub async fn holders(
 }
 
 /// The pods alone, with one call.
-pub(super) async fn pods(
+pub(crate) async fn pods(
     cluster: &Cluster,
     namespace: &str,
     claims: &[String],

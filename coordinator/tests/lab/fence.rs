@@ -7,7 +7,7 @@ use kube::api::PostParams;
 use serde_json::{Value, json};
 use tranship_api::Side;
 use tranship_coordinator::fence::{self, Fence, Need};
-use tranship_coordinator::{Cluster, finish};
+use tranship_coordinator::{Cluster, leftover};
 
 use super::space::{Space, claim_spec, cluster, idle, in_space};
 
@@ -153,8 +153,8 @@ async fn a_fence_that_nobody_needs_is_removed_and_one_that_was_kept_is_lifted_wi
         let standing = || async { fence::standing(cluster, namespace).await.expect("policies that can be listed") };
         let needs = || async { standing().await.iter().map(|one| one.need).collect::<Vec<_>>() };
         let remove_all = || async {
-            for leftover in finish::leftovers(cluster, namespace, &standing().await).await.expect("leftovers") {
-                finish::remove_leftover(cluster, &leftover).await.expect("removed");
+            for found in leftover::leftovers(cluster, namespace, &standing().await).await.expect("leftovers") {
+                leftover::remove_leftover(cluster, &found).await.expect("removed");
             }
         };
         fence.raise(cluster).await.expect("a fence");

@@ -223,8 +223,9 @@ pub(crate) struct FinishArgs {
     /// Let the old claims be used again; also later, once the migration is finished
     #[arg(long)]
     pub(crate) lift_fence: bool,
-    /// Delete the claims of the side that was left. Asks for the name
-    #[arg(long)]
+    /// Delete the claims of the side that was left, or, where the application is at home, those with its copies at the
+    /// destination. Asks for the name
+    #[arg(long, visible_alias = "delete-left")]
     pub(crate) delete_source: bool,
     /// The migration's name, typed again for what cannot be taken back
     #[arg(long, value_name = "NAME")]
@@ -240,7 +241,7 @@ pub(crate) struct CleanupArgs {
     /// Namespace
     #[arg(long, short, value_name = "NAMESPACE")]
     pub(crate) namespace: String,
-    /// Remove what was found, and not only show it
+    /// Remove what was found, and not only show it. What an application has, or may have, only loses our mark
     #[arg(long)]
     pub(crate) remove: bool,
 }

@@ -26,7 +26,7 @@ pub(crate) async fn create(args: CreateArgs, context: Context) -> Result<Exit, R
     migration.spec.destination.context = Some(clusters[1].context.clone());
     let mut report =
         preflight::run(&clusters, &migration, None, &|side, mode| stand_in(&migration, side, mode)).await?;
-    let record = record(migration, &report)?;
+    let mut record = record(migration, &report)?;
     // Where the namespace has to be made first, the ways are tried once it is there.
     let tries = !args.handshake.no_handshake;
     if tries && !(report.makes_namespace && report.findings.allow_stages()) {
@@ -36,7 +36,7 @@ pub(crate) async fn create(args: CreateArgs, context: Context) -> Result<Exit, R
     if !report.findings.allow_stages() {
         return Err(refused(&report.findings));
     }
-    bring::ensure_namespace(&clusters, &record).await?;
+    record.made_namespace = bring::ensure_namespace(&clusters, &record).await?;
     let ledger = Ledger::create(clusters.clone(), record).await?;
     find::remember(&ledger.record);
     if tries && report.makes_namespace {
