@@ -22,7 +22,7 @@ mod unmark;
 
 pub use apply::{apply, conflicts, remove};
 pub use namespace::ensure_namespace;
-pub use plan::plan;
+pub use plan::{made_there, plan};
 pub use ready::{Readiness, ready, refusal};
 pub(crate) use sanitise::HELD;
 pub use sanitise::{Renames, sanitise};

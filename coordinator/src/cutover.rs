@@ -19,6 +19,7 @@ use std::time::Duration;
 pub(crate) use downtime::BESIDE_SECONDS;
 pub use downtime::downtime_seconds;
 use jiff::Timestamp;
+use tranship_api::Record;
 use tranship_api::hook::Point;
 use tranship_api::record::{Proof, Step};
 
@@ -55,6 +56,8 @@ pub const START_PATIENCE: Duration = Duration::from_secs(300);
 pub enum Verdict {
     /// The other side has the application, and it is ready there.
     Done,
+    /// The other side has the volumes, and there is nothing that was to be started with them.
+    NothingToStart,
     /// The other side has it, and it is not ready yet: what it waits for.
     NotReady(Vec<String>),
 }
@@ -70,6 +73,9 @@ pub async fn run(
     watch: &Watch,
     stop: impl Future<Output = ()>,
 ) -> Result<Verdict, Error> {
+    if let Some(since) = ledger.record.stopped_since() {
+        watch.show(Update::Stopped(since));
+    }
     if ledger.record.step == Step::Restoring {
         restore(ledger, watch).await?;
     }
@@ -88,6 +94,24 @@ pub async fn run(
         ledger.assume(Timestamp::now()).await?;
     }
     steps::start(ledger, options, watch).await
+}
+
+/// The refusal of what has to wait until a cutover, or a rollback, is over.
+pub fn under_way(record: &Record) -> Error {
+    Error::refused(
+        "TS-K950",
+        format!(
+            "a cutover of {} from the {} is under way ({})",
+            record.migration.metadata.name,
+            record.owner,
+            record.step.word()
+        ),
+        format!(
+            "`{}` goes on with it, `{}` takes it back before its commit",
+            record.command_on(),
+            record.command_back()
+        ),
+    )
 }
 
 /// Takes back what a cutover did before its commit, and starts the application again where it was.
@@ -116,7 +140,7 @@ pub async fn restore(ledger: &mut Ledger, watch: &Watch) -> Result<(), Error> {
     ledger.record.happened(now, format!("everything was taken back, and the application runs on the {owner}"));
     ledger.save().await?;
     steps::await_ready_again(ledger, &started, watch).await;
-    watch.show(Update::Downtime(false));
+    watch.show(Update::Runs);
     Ok(())
 }
 
@@ -155,7 +179,7 @@ async fn until_commit(ledger: &mut Ledger, options: &Options, watch: &Watch) -> 
         steps::plan_quiesce(ledger).await?;
     }
     if ledger.record.step == Step::Quiescing {
-        watch.show(Update::Downtime(true));
+        watch.show(Update::Stopped(ledger.record.timeline.stopping.unwrap_or_else(Timestamp::now)));
         watch.step("quiesce: the application stops");
         steps::quiesce(ledger, options, watch).await?;
     }

@@ -12,7 +12,7 @@ use tranship_api::{LABEL_ID, LABEL_MIGRATION, ObjectRef, Record, Side};
 
 use crate::agents::{agents_selector, selector, state_claim_name};
 use crate::cluster::Object;
-use crate::cutover::steps;
+use crate::cutover::{steps, under_way};
 use crate::fence::{self, Need, Standing};
 use crate::ledger::Ledger;
 use crate::watch::Watch;
@@ -39,11 +39,7 @@ pub struct Options {
 pub async fn finish(ledger: Ledger, options: Options, watch: &Watch) -> Result<(), Error> {
     let record = ledger.record.clone();
     if record.step != Step::Staging {
-        return Err(Error::refused(
-            "TS-K950",
-            format!("a cutover of {} is under way ({})", record.migration.metadata.name, record.step.word()),
-            "`tranship cutover` goes on with it, `tranship rollback` takes it back",
-        ));
+        return Err(under_way(&record));
     }
     let left = record.owner.other();
     let was_left = ledger.was_left(left);
