@@ -15,7 +15,7 @@ pub use before::{Waived, before_cutover};
 pub use handshake::{Estimate, Handshake, handshake, postponed};
 pub use subject::Subject;
 
-use crate::rights::{self, Lack, Need, Scope};
+use crate::rights::{self, Lack, Need, Right, Scope};
 use crate::{Cluster, Error};
 
 mod before;
@@ -77,7 +77,11 @@ pub async fn run(clusters: &[Cluster; 2], subject: Subject<'_>, agent_pod: &Agen
     let is_reached = greeted_from.is_reached && greeted_to.is_reached;
     found.extend(greeted_from.findings);
     found.extend(greeted_to.findings);
-    if is_reached {
+    let same = clusters::same(&report.clusters, [&from.context, &to.context], &migration);
+    // Nothing that is found at a destination that is the source itself may be told to be deleted.
+    let are_two = same.as_ref().is_none_or(|finding| finding.severity < Severity::Blocking);
+    found.extend(same);
+    if is_reached && are_two {
         let pods = match subject.owner() {
             Side::Source => outward(clusters, subject, &migration, agent_pod, &mut report).await,
             Side::Destination => homeward(clusters, subject, &migration, &mut report).await,
@@ -115,7 +119,6 @@ async fn outward(
     let found = &mut report.findings.0;
     found.extend(seen.findings);
     found.extend(destination::node_ports(&seen.to, migration));
-    found.extend(clusters::same(&report.clusters, [&from.context, &to.context], migration));
     report.volumes = seen.volumes;
     report.makes_namespace = seen.to.is_read && seen.to.namespace.is_none();
 
@@ -184,13 +187,7 @@ async fn review(cluster: &Cluster, migration: &Migration, brings: bool, waived: 
 }
 
 fn lacking(cluster: &Cluster, migration: &Migration, lack: &Lack, waived: Waived) -> Finding {
-    let severity = match lack.right.need {
-        Need::IfThere | Need::Tidiness | Need::Useful => Severity::Warning,
-        Need::Cutover if waived.fence && lack.right.group == rights::ADMISSION => Severity::Warning,
-        Need::Stage if waived.passes => Severity::Warning,
-        Need::Cutover => Severity::Cutover,
-        Need::Stage => Severity::Blocking,
-    };
+    let severity = severity(lack.right, waived);
     let place = match lack.right.scope {
         Scope::Namespace => format!("in namespace {}", migration.namespace(cluster.side)),
         Scope::Cluster => "in the whole cluster".to_owned(),
@@ -199,6 +196,17 @@ fn lacking(cluster: &Cluster, migration: &Migration, lack: &Lack, waived: Waived
     let what = format!("{} {}{group} {place}", lack.verbs.join(", "), lack.right.resource);
     let why = format!("you may not {what}, which is needed {}", lack.right.why);
     Finding::new("TS-K104", severity, why, format!("have an administrator allow you to {what}")).at(cluster.side)
+}
+
+/// How bad it is that this right is lacking.
+fn severity(right: &Right, waived: Waived) -> Severity {
+    match right.need {
+        Need::IfThere | Need::Tidiness | Need::Useful => Severity::Warning,
+        Need::Cutover if waived.fence && right.group == rights::ADMISSION => Severity::Warning,
+        Need::Stage if waived.passes => Severity::Warning,
+        Need::Cutover => Severity::Cutover,
+        Need::Stage => Severity::Blocking,
+    }
 }
 
 /// That something could not be looked at.
@@ -225,4 +233,23 @@ fn claim_ref(namespace: &str, name: &str) -> ObjectRef {
 
 fn namespace_ref(name: &str) -> ObjectRef {
     ObjectRef::named("v1", "Namespace", None, name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_without_refuses_nothing() {
+        let of = |resource: &str, need: Need, waived: Waived| {
+            let mut rights = rights::RIGHTS.iter().filter(|right| right.resource == resource && right.need == need);
+            severity(rights.next().expect("it is listed"), waived)
+        };
+        let (none, both) = (Waived::default(), Waived { fence: true, passes: true });
+        assert_eq!(of("validatingadmissionpolicies", Need::Cutover, none), Severity::Cutover);
+        assert_eq!(of("validatingadmissionpolicies", Need::Cutover, both), Severity::Warning);
+        assert_eq!(of("pods/portforward", Need::Stage, none), Severity::Blocking);
+        assert_eq!(of("pods/portforward", Need::Stage, both), Severity::Warning);
+        assert_eq!(of("statefulsets", Need::Cutover, both), Severity::Cutover);
+    }
 }

@@ -346,7 +346,7 @@ async fn one_cluster_is_recognised_and_nothing_is_copied_to_itself() {
         let same = [source.clone(), Cluster { side: Side::Destination, ..source }];
         let mut migration = Migration::new("move", &namespace);
         let report = look(&same, &migration, None).await;
-        assert!(codes(&report, Severity::Blocking).contains(&"TS-K101"), "{:#?}", report.findings);
+        assert_eq!(codes(&report, Severity::Cutover), ["TS-K101"], "{:#?}", report.findings);
         migration.spec.destination.namespace = Some(format!("{namespace}-new"));
         let to = Some("data2-db-0".to_owned());
         let volume = Volume {

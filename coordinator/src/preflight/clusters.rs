@@ -79,7 +79,8 @@ fn fenceless(side: Side, kinds: &APIResourceList) -> Option<Finding> {
     (!is_served).then(|| Finding::new(NO_FENCE, Severity::Cutover, why, todo).at(side))
 }
 
-/// What it means that both are one cluster, if they are.
+/// What it means that both are one cluster, if they are. Where it is blocking, the destination is the source, and whatever
+/// is found there is the application itself.
 pub(super) fn same(uids: &[String; 2], contexts: [&str; 2], migration: &Migration) -> Option<Finding> {
     if uids[0].is_empty() || uids[0] != uids[1] {
         return None;

@@ -135,6 +135,7 @@ fn line(finding: &Finding) -> String {
         Severity::Cutover => "cutover ",
         Severity::Blocking => "BLOCKING",
     };
-    let todo = if finding.todo.is_empty() { String::new() } else { format!("\n           → {}", finding.todo) };
+    let is_fact = finding.todo.is_empty() || finding.todo == "nothing";
+    let todo = if is_fact { String::new() } else { format!("\n           → {}", finding.todo) };
     format!("{severity} {finding}{todo}")
 }
