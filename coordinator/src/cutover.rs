@@ -11,6 +11,7 @@
 //! back; from there on only the other side may, and nothing is ever taken back.
 
 mod downtime;
+mod obstacle;
 pub(crate) mod steps;
 mod way;
 
@@ -19,9 +20,9 @@ use std::time::Duration;
 pub(crate) use downtime::BESIDE_SECONDS;
 pub use downtime::downtime_seconds;
 use jiff::Timestamp;
-use tranship_api::Record;
 use tranship_api::hook::Point;
 use tranship_api::record::{Proof, Step};
+use tranship_api::{Finding, Record};
 
 use crate::ledger::Ledger;
 use crate::pair::Wanted;
@@ -144,10 +145,12 @@ pub async fn restore(ledger: &mut Ledger, watch: &Watch) -> Result<(), Error> {
     Ok(())
 }
 
-/// What happens while the application still runs: what it needs on the other side, and stages until the last pass will be
-/// short enough.
-async fn prepare(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Result<(), Error> {
-    steps::bring(ledger, watch).await?;
+/// What happens while the application still runs: a preflight, what it needs on the other side, and stages until the last
+/// pass will be short enough. Returns what was told of what uses the volumes.
+async fn prepare(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Result<Vec<Finding>, Error> {
+    watch.step("preflight: what would stand in the way");
+    let survey = obstacle::look(ledger, options, watch).await?;
+    steps::bring(ledger, &survey, watch).await?;
     if !options.discards_writes {
         let wanted = Wanted { bits_per_second: options.bits_per_second, ..Wanted::default() };
         downtime::stage_until_it_fits(ledger, &wanted, options.max_downtime, watch).await?;
@@ -158,7 +161,8 @@ async fn prepare(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Resul
     ledger.record.step = Step::Fencing;
     ledger.record.timeline = Default::default();
     ledger.record.happened(now, format!("a cutover from the {} began", ledger.record.owner));
-    ledger.save().await
+    ledger.save().await?;
+    Ok(survey.obstacles)
 }
 
 /// What a commit needs.
@@ -168,15 +172,16 @@ struct Proven {
 }
 
 async fn until_commit(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Result<Proven, Error> {
+    let mut told = Vec::new();
     if ledger.record.step == Step::Staging {
-        prepare(ledger, options, watch).await?;
+        told = prepare(ledger, options, watch).await?;
     }
     // Whoever goes on has another epoch, and may be another user: the fence that stands would refuse its agents.
     watch.step("fence: new users of the volumes are refused on both sides");
     steps::fence(ledger, options).await?;
     if ledger.record.step == Step::Fencing {
         hook::run(ledger, Point::BeforeStop, watch).await?;
-        steps::plan_quiesce(ledger).await?;
+        steps::plan_quiesce(ledger, &told, watch).await?;
     }
     if ledger.record.step == Step::Quiescing {
         watch.show(Update::Stopped(ledger.record.timeline.stopping.unwrap_or_else(Timestamp::now)));

@@ -12,10 +12,10 @@ use tokio::time::{Instant, sleep};
 use tranship_api::hook::Point;
 use tranship_api::migration::Resources;
 use tranship_api::record::{Act, Brought, Change, ChangeState, Proof, Retained, Step};
-use tranship_api::{ObjectRef, Record, Side};
+use tranship_api::{Finding, ObjectRef, Record, Side};
 use tranship_proto::control::Purpose;
 
-use super::{Options, PATIENCE, Proven, START_PATIENCE, Verdict, way};
+use super::{Options, PATIENCE, Proven, START_PATIENCE, Verdict, obstacle, way};
 use crate::agents::pod_name;
 use crate::fence::{self, Fence};
 use crate::ledger::Ledger;
@@ -44,12 +44,11 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Brings what the application needs to the other side, at rest, or finds what somebody else has made there. Nothing to do
 /// on the way home.
-pub(super) async fn bring(ledger: &mut Ledger, watch: &Watch) -> Result<(), Error> {
+pub(super) async fn bring(ledger: &mut Ledger, survey: &workload::Survey, watch: &Watch) -> Result<(), Error> {
     let record = &ledger.record;
     if record.owner != Side::Source {
         return Ok(());
     }
-    let survey = survey(ledger, Side::Source).await?;
     let workloads: Vec<ObjectRef> = survey.workloads.iter().map(|workload| workload.object.clone()).collect();
     if record.migration.spec.cutover.resources == Resources::None {
         let clusters = Side::ALL.map(|side| ledger.cluster(side));
@@ -62,18 +61,14 @@ pub(super) async fn bring(ledger: &mut Ledger, watch: &Watch) -> Result<(), Erro
     }
     watch.step("bringing the application's objects to the destination, at rest");
     let manifests = brought::plan(ledger.cluster(Side::Source), record, &workloads).await?;
-    ledger.record.brought = brought::apply(ledger.cluster(Side::Destination), record, &manifests).await?;
+    let (brought, kept) = brought::apply(ledger.cluster(Side::Destination), record, &manifests).await?;
+    kept.iter().for_each(|finding| watch.note(finding.to_string()));
+    ledger.record.brought = brought;
     ledger.save().await
 }
 
 fn is_alike(a: &ObjectRef, b: &ObjectRef) -> bool {
     a.kind == b.kind && a.name == b.name
-}
-
-async fn survey(ledger: &Ledger, side: Side) -> Result<workload::Survey, Error> {
-    let record = &ledger.record;
-    let all = record.migration.spec.cutover.quiesce == tranship_api::migration::Quiesce::All;
-    workload::survey(ledger.cluster(side), record.namespace(side), &record.claims(side), all).await
 }
 
 /// Keeps the volumes whatever happens to their claims, and refuses new users of them on both sides.
@@ -176,13 +171,11 @@ async fn retain(ledger: &mut Ledger, side: Side) -> Result<(), Error> {
     Ok(())
 }
 
-/// Records what will be changed to stop the application, and the moment from which on it stands still.
-pub(super) async fn plan_quiesce(ledger: &mut Ledger) -> Result<(), Error> {
-    let survey = survey(ledger, ledger.record.owner).await?;
-    if let Some(obstacle) = survey.obstacles.iter().find(|finding| finding.severity >= tranship_api::Severity::Cutover)
-    {
-        return Err(Error::refused("TS-K944", format!("{}: {}", obstacle.code, obstacle.why), obstacle.todo.clone()));
-    }
+/// Records what will be changed to stop the application, and the moment from which on it stands still. `told` are the
+/// obstacles that were told before the cutover began.
+pub(super) async fn plan_quiesce(ledger: &mut Ledger, told: &[Finding], watch: &Watch) -> Result<(), Error> {
+    let survey = obstacle::survey(ledger, ledger.record.owner).await?;
+    obstacle::look_again(&survey, told, watch)?;
     ledger.record.changes = stop::plan(&survey);
     ledger.record.step = Step::Quiescing;
     let now = Timestamp::now();
