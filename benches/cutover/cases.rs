@@ -9,7 +9,7 @@ use crate::application::{Application, Watched, make_destination};
 use crate::downtime::Downtime;
 use crate::outcome::Outcome;
 use crate::pods::Pods;
-use crate::{script, tranship};
+use crate::{disk, script, tranship};
 
 /// A move that several make.
 pub(crate) struct Case {
@@ -103,5 +103,7 @@ fn run_in(space: &Space, case: &Case, who: Contestant, scale: Scale) -> Outcome 
         lost += gone;
     }
     let ended = case.applications.iter().map(|&application| pods.moments(application).ended_ms);
-    Outcome { who, told, ended_ms: ended.max().flatten(), downtimes, lost }
+    let reads_all = case.level == "full" && who == Contestant::Tranship;
+    let disk_bytes_per_second = reads_all.then(|| disk::bytes_per_second(space, case.applications));
+    Outcome { who, told, ended_ms: ended.max().flatten(), downtimes, lost, disk_bytes_per_second }
 }

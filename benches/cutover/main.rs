@@ -10,6 +10,7 @@ mod application;
 mod bars;
 mod cases;
 mod commits;
+mod disk;
 mod downtime;
 mod idle;
 mod outcome;

@@ -40,6 +40,8 @@ pub(crate) struct Outcome {
     pub(crate) downtimes: Vec<(Application, Option<Downtime>)>,
     /// Operations that were acknowledged and are not there.
     pub(crate) lost: usize,
+    /// How fast the disk gives the volumes of both sides afterwards, if their last copy reads them from it.
+    pub(crate) disk_bytes_per_second: Option<f64>,
 }
 
 impl Outcome {
@@ -62,6 +64,11 @@ impl Outcome {
     pub(crate) fn last_copy(&self) -> f64 {
         let Marks { released_ms, copied_ms, .. } = self.told.marks;
         copied_ms.saturating_sub(released_ms) as f64 / 1e3
+    }
+
+    /// Seconds for which reading what was proven, once on either side, keeps the disk busy.
+    pub(crate) fn reading(&self) -> Option<f64> {
+        Some(2.0 * self.told.bytes? as f64 / self.disk_bytes_per_second?)
     }
 
     /// Seconds from the word to stop until ready.
@@ -95,6 +102,7 @@ impl Outcome {
             "proven_bytes": self.told.bytes,
             "downtimes": downtimes.collect::<Vec<_>>(),
             "lost": self.lost,
+            "disk_bytes_per_second": self.disk_bytes_per_second,
             "idle": idle.map(|idle| json!({"rss_bytes": idle.rss_bytes, "cpu_share": idle.load()})),
         })
     }

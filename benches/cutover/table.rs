@@ -12,6 +12,9 @@ pub(crate) fn text(outcomes: &[Outcome]) -> String {
         lines.push(figures(step, outcomes.iter().map(seconds)));
         if step == LAST_COPY {
             lines.push(figures("  of it between the agents", outcomes.iter().map(|one| one.told.pass_seconds)));
+            if outcomes.iter().any(|one| one.reading().is_some()) {
+                lines.push(figures("  reading both sides once, on this disk", outcomes.iter().map(Outcome::reading)));
+            }
         }
     }
     lines.push(figures("all of it", outcomes.iter().map(|outcome| Some(outcome.own_downtime()))));

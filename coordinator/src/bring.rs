@@ -25,7 +25,7 @@ pub use apply::{apply, conflicts};
 pub(crate) use found::unmarking;
 pub use found::{Found, find_all, remove, unmark};
 pub use namespace::ensure_namespace;
-pub use plan::plan;
+pub use plan::{made_there, plan};
 pub use ready::{Readiness, ready, refusal};
 pub(crate) use sanitise::HELD;
 pub use sanitise::{Renames, sanitise};

@@ -42,14 +42,14 @@ pub struct Selection {
     pub missing: Vec<String>,
 }
 
-/// Reads the claims that the migration means: those that it names, else those that its selector selects, else all of the
-/// namespace. What a migration made, this one or another, is only taken by name.
-pub async fn select(source: &Cluster, migration: &Migration) -> Result<Selection, Error> {
-    let namespace = migration.namespace(Side::Source);
+/// Reads the claims that the migration means on this side: those that it names, else those that its selector selects, else
+/// all of the namespace. What a migration made, this one or another, is only taken by name.
+pub async fn select(cluster: &Cluster, migration: &Migration) -> Result<Selection, Error> {
+    let namespace = migration.namespace(cluster.side);
     let selector = migration.spec.selector.as_deref().unwrap_or_default();
     let named = !migration.spec.volumes.is_empty();
-    let all = source.list::<PersistentVolumeClaim>(namespace, if named { "" } else { selector }).await?;
-    Ok(pick(all, migration))
+    let all = cluster.list::<PersistentVolumeClaim>(namespace, if named { "" } else { selector }).await?;
+    Ok(pick(all, cluster.side, migration))
 }
 
 /// The volumes of a migration. The destination's class stands only where the migration says it; [`choose_classes`] does
@@ -255,8 +255,8 @@ fn named_class(wanted: Option<&Volume>, class: Option<&str>, migration: &Migrati
     explicit.or_else(mapped).cloned()
 }
 
-/// Those that the migration means.
-fn pick(mut all: Vec<PersistentVolumeClaim>, migration: &Migration) -> Selection {
+/// Those that the migration means on this side.
+fn pick(mut all: Vec<PersistentVolumeClaim>, side: Side, migration: &Migration) -> Selection {
     let name = |claim: &PersistentVolumeClaim| claim.metadata.name.clone().unwrap_or_default();
     all.sort_by_key(name);
     let volumes = &migration.spec.volumes;
@@ -264,9 +264,13 @@ fn pick(mut all: Vec<PersistentVolumeClaim>, migration: &Migration) -> Selection
         all.retain(|claim| mark(claim).is_none());
         return Selection { claims: all, missing: Vec::new() };
     }
-    all.retain(|claim| volumes.iter().any(|volume| volume.claim == name(claim)));
-    let is_missing = |volume: &&Volume| !all.iter().any(|claim| name(claim) == volume.claim);
-    let missing = volumes.iter().filter(is_missing).map(|volume| volume.claim.clone()).collect();
+    let named = |volume: &Volume| match &volume.to {
+        Some(to) if side == Side::Destination => to.clone(),
+        _ => volume.claim.clone(),
+    };
+    let mut missing: Vec<String> = volumes.iter().map(named).collect();
+    all.retain(|claim| missing.contains(&name(claim)));
+    missing.retain(|wanted| !all.iter().any(|claim| name(claim) == *wanted));
     Selection { claims: all, missing }
 }
 
@@ -387,9 +391,11 @@ mod tests {
         let names = |selection: Selection| {
             selection.claims.iter().filter_map(|claim| claim.metadata.name.clone()).collect::<Vec<_>>()
         };
-        assert_eq!(names(pick(all(), &Migration::new("move", "shop"))), ["a", "b"]);
-        assert_eq!(names(pick(all(), &wanted(|_| ()))), ["data"]);
-        let none = pick(all(), &wanted(|volume| volume.claim = "gone".to_owned()));
-        assert_eq!(none.missing, ["gone"]);
+        let of = |migration: &Migration| pick(all(), Side::Source, migration);
+        assert_eq!(names(of(&Migration::new("move", "shop"))), ["a", "b"]);
+        assert_eq!(names(of(&wanted(|_| ()))), ["data"]);
+        let gone = wanted(|volume| (volume.claim, volume.to) = ("gone".to_owned(), Some("data".to_owned())));
+        assert_eq!(of(&gone).missing, ["gone"]);
+        assert_eq!(names(pick(all(), Side::Destination, &gone)), ["data"]);
     }
 }

@@ -11,6 +11,7 @@
 //! back; from there on only the other side may, and nothing is ever taken back.
 
 mod downtime;
+mod obstacle;
 pub(crate) mod steps;
 mod way;
 
@@ -21,6 +22,7 @@ pub use downtime::downtime_seconds;
 use jiff::Timestamp;
 use tranship_api::hook::Point;
 use tranship_api::record::{Proof, Step};
+use tranship_api::{Finding, Record};
 
 use crate::ledger::Ledger;
 use crate::pair::Wanted;
@@ -55,6 +57,8 @@ pub const START_PATIENCE: Duration = Duration::from_secs(300);
 pub enum Verdict {
     /// The other side has the application, and it is ready there.
     Done,
+    /// The other side has the volumes, and there is nothing that was to be started with them.
+    NothingToStart,
     /// The other side has it, and it is not ready yet: what it waits for.
     NotReady(Vec<String>),
 }
@@ -70,6 +74,9 @@ pub async fn run(
     watch: &Watch,
     stop: impl Future<Output = ()>,
 ) -> Result<Verdict, Error> {
+    if let Some(since) = ledger.record.stopped_since() {
+        watch.show(Update::Stopped(since));
+    }
     if ledger.record.step == Step::Restoring {
         restore(ledger, watch).await?;
     }
@@ -88,6 +95,24 @@ pub async fn run(
         ledger.assume(Timestamp::now()).await?;
     }
     steps::start(ledger, options, watch).await
+}
+
+/// The refusal of what has to wait until a cutover, or a rollback, is over.
+pub fn under_way(record: &Record) -> Error {
+    Error::refused(
+        "TS-K950",
+        format!(
+            "a cutover of {} from the {} is under way ({})",
+            record.migration.metadata.name,
+            record.owner,
+            record.step.word()
+        ),
+        format!(
+            "`{}` goes on with it, `{}` takes it back before its commit",
+            record.command_on(),
+            record.command_back()
+        ),
+    )
 }
 
 /// Takes back what a cutover did before its commit, and starts the application again where it was.
@@ -120,14 +145,16 @@ pub async fn restore(ledger: &mut Ledger, watch: &Watch) -> Result<(), Error> {
     ledger.record.happened(now, format!("everything was taken back, and the application runs on the {owner}"));
     ledger.save().await?;
     steps::await_ready_again(ledger, &started, watch).await;
-    watch.show(Update::Downtime(false));
+    watch.show(Update::Runs);
     Ok(())
 }
 
-/// What happens while the application still runs: what it needs on the other side, and stages until the last pass will be
-/// short enough.
-async fn prepare(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Result<(), Error> {
-    steps::bring(ledger, watch).await?;
+/// What happens while the application still runs: a preflight, what it needs on the other side, and stages until the last
+/// pass will be short enough. Returns what was told of what uses the volumes.
+async fn prepare(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Result<Vec<Finding>, Error> {
+    watch.step("preflight: what would stand in the way");
+    let survey = obstacle::look(ledger, options, watch).await?;
+    steps::bring(ledger, &survey, watch).await?;
     if !options.discards_writes {
         let wanted = Wanted { bits_per_second: options.bits_per_second, ..Wanted::default() };
         downtime::stage_until_it_fits(ledger, &wanted, options.max_downtime, watch).await?;
@@ -138,7 +165,8 @@ async fn prepare(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Resul
     ledger.record.step = Step::Fencing;
     ledger.record.timeline = Default::default();
     ledger.record.happened(now, format!("a cutover from the {} began", ledger.record.owner));
-    ledger.save().await
+    ledger.save().await?;
+    Ok(survey.obstacles)
 }
 
 /// What a commit needs.
@@ -148,18 +176,19 @@ struct Proven {
 }
 
 async fn until_commit(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Result<Proven, Error> {
+    let mut told = Vec::new();
     if ledger.record.step == Step::Staging {
-        prepare(ledger, options, watch).await?;
+        told = prepare(ledger, options, watch).await?;
     }
     // Whoever goes on has another epoch, and may be another user: the fence that stands would refuse its agents.
     watch.step("fence: new users of the volumes are refused on both sides");
     steps::fence(ledger, options).await?;
     if ledger.record.step == Step::Fencing {
         hook::run(ledger, Point::BeforeStop, watch).await?;
-        steps::plan_quiesce(ledger).await?;
+        steps::plan_quiesce(ledger, &told, watch).await?;
     }
     if ledger.record.step == Step::Quiescing {
-        watch.show(Update::Downtime(true));
+        watch.show(Update::Stopped(ledger.record.timeline.stopping.unwrap_or_else(Timestamp::now)));
         watch.step("quiesce: the application stops");
         steps::quiesce(ledger, options, watch).await?;
     }

@@ -133,7 +133,7 @@ impl Error {
             Self::Superseded { .. } => Some("let the other one go on; `tranship status` shows how far it is"),
             Self::Restored { source, .. } => source.todo(),
             Self::Stranded { .. } => Some(
-                "`tranship rollback` starts the application where it was, from any machine; `tranship cutover` goes on",
+                "`tranship status` names the command that starts the application where it was, and the one that goes on",
             ),
             Self::Late { .. } => Some("look at the pods and events of the namespace, then run the same command again"),
             _ => None,

@@ -9,7 +9,7 @@ use tranship_api::{LABEL_BROUGHT, Record, Side};
 use crate::agents::{agents_selector, is_state_claim, selector, state_claim_name};
 use crate::bring::{self, Found};
 use crate::cluster::Object;
-use crate::cutover::steps;
+use crate::cutover::{steps, under_way};
 use crate::ledger::Ledger;
 use crate::quiesce::Holder;
 use crate::watch::Watch;
@@ -69,11 +69,7 @@ pub async fn finish(ledger: Ledger, options: Options, watch: &Watch) -> Result<(
 async fn check(ledger: &Ledger, options: Options, left: Side) -> Result<(), Error> {
     let record = &ledger.record;
     if record.step != Step::Staging {
-        return Err(Error::refused(
-            "TS-K950",
-            format!("a cutover of {} is under way ({})", record.migration.metadata.name, record.step.word()),
-            "`tranship cutover` goes on with it, `tranship rollback` takes it back",
-        ));
+        return Err(under_way(record));
     }
     if !ledger.may_start(record.owner) {
         return Err(Error::refused(
@@ -86,7 +82,7 @@ async fn check(ledger: &Ledger, options: Options, left: Side) -> Result<(), Erro
         && let Some(holder) = steps::holders(ledger, left).await?.into_iter().find(Holder::is_pod)
     {
         return Err(Error::refused(
-            "TS-K958",
+            "TS-K959",
             format!("a claim of the {left} that would be deleted is in use: {holder}"),
             "stop it, or finish without deleting claims",
         ));

@@ -485,7 +485,7 @@ fn unknown(side: Side, why: &str) -> Error {
         "TS-K914",
         format!("what the {side} cluster says of this migration is not known: {why}"),
         "see that its API server answers and that you may read ConfigMaps there, then run the same command again; if it is \
-         lost for good after the proof, `tranship cutover --override-lost-owner`",
+         lost for good after the proof, with --override-lost-owner",
     )
 }
 

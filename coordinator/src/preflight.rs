@@ -11,12 +11,17 @@ use tranship_api::migration::{Mode, Resources};
 use tranship_api::record::VolumeRecord;
 use tranship_api::{Finding, Findings, Migration, ObjectRef, Severity, Side};
 
+pub use before::{Waived, before_cutover};
 pub use handshake::{Estimate, Handshake, handshake, postponed};
+pub use subject::Subject;
 
-use crate::rights::{self, Lack, Need, Scope};
-use crate::{Cluster, Error, claims};
+use crate::rights::{self, Lack, Need, Right, Scope};
+use crate::{Cluster, Error};
 
+mod before;
 mod clusters;
+mod conflicts;
+mod course;
 mod destination;
 mod fences;
 mod handshake;
@@ -24,7 +29,9 @@ mod limits;
 mod measure;
 pub mod mode;
 mod source;
+mod subject;
 mod topology;
+mod workloads;
 
 /// What a preflight found.
 #[derive(Debug, Clone, Serialize)]
@@ -48,16 +55,11 @@ pub struct Report {
 /// privileges.
 pub type AgentPod<'a> = dyn Fn(Side, Mode) -> Pod + Sync + 'a;
 
-/// Looks at both clusters. `id` is the migration's identity, if it has one already: claims at the destination that carry it
-/// are its own.
+/// Looks at both clusters. Where the application is at the destination already, it is the course home that is looked at.
 ///
 /// An error means that what was asked for makes no sense; all else is a finding.
-pub async fn run(
-    clusters: &[Cluster; 2],
-    migration: &Migration,
-    id: Option<&str>,
-    agent_pod: &AgentPod<'_>,
-) -> Result<Report, Error> {
+pub async fn run(clusters: &[Cluster; 2], subject: Subject<'_>, agent_pod: &AgentPod<'_>) -> Result<Report, Error> {
+    let migration = subject.migration();
     if let Some(complaint) = migration.complaint() {
         return Err(Error::refused("TS-K135", complaint, "correct what was written and run the same command again"));
     }
@@ -75,85 +77,117 @@ pub async fn run(
     let is_reached = greeted_from.is_reached && greeted_to.is_reached;
     found.extend(greeted_from.findings);
     found.extend(greeted_to.findings);
-    if is_reached {
-        look(clusters, migration, id, agent_pod, &mut report).await;
+    let same = clusters::same(&report.clusters, [&from.context, &to.context], &migration);
+    // Nothing that is found at a destination that is the source itself may be told to be deleted.
+    let are_two = same.as_ref().is_none_or(|finding| finding.severity < Severity::Blocking);
+    found.extend(same);
+    if is_reached && are_two {
+        let pods = match subject.owner() {
+            Side::Source => outward(clusters, subject, &migration, agent_pod, &mut report).await,
+            Side::Destination => homeward(clusters, subject, &migration, &mut report).await,
+        };
+        look_beside(clusters, subject, &migration, &pods, &mut report).await;
     }
-    // An API server that goes away in between says so once, not once for each call.
-    let mut said = BTreeSet::new();
-    report.findings.0.retain(|finding| {
-        said.insert((finding.code.clone(), finding.side, finding.object.clone(), finding.why.clone()))
-    });
-    report.findings.sort();
+    report.findings = once(report.findings);
     Ok(report)
 }
 
-/// All that needs both API servers.
-async fn look(
+/// An API server that goes away in between says so once, not once for each call.
+fn once(mut findings: Findings) -> Findings {
+    let mut said = BTreeSet::new();
+    findings.0.retain(|finding| {
+        said.insert((finding.code.clone(), finding.side, finding.object.clone(), finding.why.clone()))
+    });
+    findings.sort();
+    findings
+}
+
+/// The course to the destination. Returns the pods of the source's namespace.
+async fn outward(
     clusters: &[Cluster; 2],
+    subject: Subject<'_>,
     migration: &Migration,
-    id: Option<&str>,
     agent_pod: &AgentPod<'_>,
     report: &mut Report,
-) {
+) -> Vec<Pod> {
     let [from, to] = clusters;
-    let [namespace_from, namespace_to] = Side::ALL.map(|side| migration.namespace(side));
-    let (lacks_from, lacks_to, seen_from, seen_to, admits_from, admits_to, fences_from, fences_to) = tokio::join!(
-        review(from, migration),
-        review(to, migration),
-        source::look(from, migration),
-        destination::look(to, migration),
+    let (seen, admits_from, admits_to) = tokio::join!(
+        course::outward(clusters, subject, migration, Waived::default()),
         mode::look(from, migration, agent_pod),
         mode::look(to, migration, agent_pod),
-        fences::look(from, namespace_from),
-        fences::look(to, namespace_to),
     );
     let found = &mut report.findings.0;
-    found.extend(lacks_from);
-    found.extend(lacks_to);
-    found.extend(seen_from.findings.iter().chain(&seen_to.findings).cloned());
-
-    report.volumes = seen_from.claims.claims.iter().map(|claim| claims::volume_of(claim, migration)).collect();
-    claims::choose_classes(&mut report.volumes, &seen_to.classes);
-    found.extend(clusters::same(&report.clusters, clusters, migration, &report.volumes));
-    found.extend(source::judge(&seen_from, migration, &seen_to.claims));
-    found.extend(destination::judge(&seen_to, &seen_from, migration, id, &report.volumes));
-    let measured = measure::look(from, migration.namespace(Side::Source), &seen_from.pods).await;
-    found.extend(measure::judge(&measured, &report.volumes, migration));
-    let held = |volume: &VolumeRecord| Some(measured.as_ref().ok()?.get(&volume.claim(Side::Source).name)?.bytes);
-    report.held_bytes = report.volumes.iter().map(held).collect();
-    for (side, (standing, unread)) in Side::ALL.into_iter().zip([fences_from, fences_to]) {
-        let claims: Vec<&str> = report.volumes.iter().map(|volume| volume.claim(side).name.as_str()).collect();
-        let (context, namespace) = (&clusters[side as usize].context, migration.namespace(side));
-        found.extend(unread);
-        found.extend(fences::judge(&standing, id, side, context, namespace, &claims));
-    }
-    report.makes_namespace = seen_to.is_read && seen_to.namespace.is_none();
+    found.extend(seen.findings);
+    found.extend(destination::node_ports(&seen.to, migration));
+    report.volumes = seen.volumes;
+    report.makes_namespace = seen.to.is_read && seen.to.namespace.is_none();
 
     // A namespace that is made takes over the source's labels, and with them what it admits.
-    let labels = [&seen_from.namespace, if report.makes_namespace { &seen_from.namespace } else { &seen_to.namespace }];
+    let labels = [&seen.from.namespace, if report.makes_namespace { &seen.from.namespace } else { &seen.to.namespace }];
     let labels = labels.map(|namespace| namespace.as_ref().and_then(|namespace| namespace.metadata.labels.as_ref()));
     let is_any_block = report.volumes.iter().any(|volume| volume.is_block);
     let (mode, findings) = mode::choose(migration, [admits_from, admits_to], labels, is_any_block);
     report.mode = mode;
     found.extend(findings);
+    seen.from.pods
 }
 
-/// Rights that are lacking on this side, as findings.
-async fn review(cluster: &Cluster, migration: &Migration) -> Vec<Finding> {
-    let brings = migration.spec.cutover.resources == Resources::Users;
+/// The course home: all that could be chosen was chosen before. Returns the pods of the destination's namespace.
+async fn homeward(
+    clusters: &[Cluster; 2],
+    subject: Subject<'_>,
+    migration: &Migration,
+    report: &mut Report,
+) -> Vec<Pod> {
+    let seen = course::homeward(clusters, subject, migration, Waived::default()).await;
+    report.findings.0.extend(seen.findings);
+    let record = subject.record(report).into_owned();
+    (report.volumes, report.mode) = (record.volumes, record.mode);
+    seen.pods
+}
+
+/// Who uses the volumes and how much they hold, on the side that has the application.
+async fn look_beside(
+    clusters: &[Cluster; 2],
+    subject: Subject<'_>,
+    migration: &Migration,
+    pods: &[Pod],
+    report: &mut Report,
+) {
+    let owner = subject.owner();
+    let cluster = &clusters[owner as usize];
+    let claims: Vec<String> = report.volumes.iter().map(|volume| volume.claim(owner).name.clone()).collect();
+    let (measured, (survey, unseen)) = tokio::join!(
+        measure::look(cluster, migration.namespace(owner), pods),
+        workloads::look(cluster, migration, &claims),
+    );
+    let mut found: Vec<Finding> = unseen.into_iter().collect();
+    if let Some(survey) = &survey {
+        found.extend(workloads::judge(survey, owner));
+        if owner == Side::Source && migration.spec.cutover.resources == Resources::Users {
+            found.extend(conflicts::look(clusters, &subject.record(report), survey).await);
+        }
+    }
+    if owner == Side::Source {
+        found.extend(measure::judge(&measured, &report.volumes, migration));
+    }
+    let held = |name: &String| Some(measured.as_ref().ok()?.get(name)?.bytes);
+    report.held_bytes = claims.iter().map(held).collect();
+    report.findings.0.extend(found);
+}
+
+/// Rights that are lacking on this side, as findings; without those for what is brought, where nothing is.
+async fn review(cluster: &Cluster, migration: &Migration, brings: bool, waived: Waived) -> Vec<Finding> {
+    let brings = brings && migration.spec.cutover.resources == Resources::Users;
     let rights = rights::RIGHTS.iter().filter(move |right| brings || right.why != rights::BRING);
     match rights::lacks(cluster, migration, rights).await {
-        Ok(lacks) => lacks.iter().map(|lack| lacking(cluster, migration, lack)).collect(),
+        Ok(lacks) => lacks.iter().map(|lack| lacking(cluster, migration, lack, waived)).collect(),
         Err(error) => vec![unseen(cluster.side, "your rights", &error)],
     }
 }
 
-fn lacking(cluster: &Cluster, migration: &Migration, lack: &Lack) -> Finding {
-    let severity = match lack.right.need {
-        Need::IfThere | Need::Tidiness | Need::Useful => Severity::Warning,
-        Need::Cutover => Severity::Cutover,
-        Need::Stage => Severity::Blocking,
-    };
+fn lacking(cluster: &Cluster, migration: &Migration, lack: &Lack, waived: Waived) -> Finding {
+    let severity = severity(lack.right, waived);
     let place = match lack.right.scope {
         Scope::Namespace => format!("in namespace {}", migration.namespace(cluster.side)),
         Scope::Cluster => "in the whole cluster".to_owned(),
@@ -162,6 +196,17 @@ fn lacking(cluster: &Cluster, migration: &Migration, lack: &Lack) -> Finding {
     let what = format!("{} {}{group} {place}", lack.verbs.join(", "), lack.right.resource);
     let why = format!("you may not {what}, which is needed {}", lack.right.why);
     Finding::new("TS-K104", severity, why, format!("have an administrator allow you to {what}")).at(cluster.side)
+}
+
+/// How bad it is that this right is lacking.
+fn severity(right: &Right, waived: Waived) -> Severity {
+    match right.need {
+        Need::IfThere | Need::Tidiness | Need::Useful => Severity::Warning,
+        Need::Cutover if waived.fence && right.group == rights::ADMISSION => Severity::Warning,
+        Need::Stage if waived.passes => Severity::Warning,
+        Need::Cutover => Severity::Cutover,
+        Need::Stage => Severity::Blocking,
+    }
 }
 
 /// That something could not be looked at.
@@ -188,4 +233,23 @@ fn claim_ref(namespace: &str, name: &str) -> ObjectRef {
 
 fn namespace_ref(name: &str) -> ObjectRef {
     ObjectRef::named("v1", "Namespace", None, name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_without_refuses_nothing() {
+        let of = |resource: &str, need: Need, waived: Waived| {
+            let mut rights = rights::RIGHTS.iter().filter(|right| right.resource == resource && right.need == need);
+            severity(rights.next().expect("it is listed"), waived)
+        };
+        let (none, both) = (Waived::default(), Waived { fence: true, passes: true });
+        assert_eq!(of("validatingadmissionpolicies", Need::Cutover, none), Severity::Cutover);
+        assert_eq!(of("validatingadmissionpolicies", Need::Cutover, both), Severity::Warning);
+        assert_eq!(of("pods/portforward", Need::Stage, none), Severity::Blocking);
+        assert_eq!(of("pods/portforward", Need::Stage, both), Severity::Warning);
+        assert_eq!(of("statefulsets", Need::Cutover, both), Severity::Cutover);
+    }
 }

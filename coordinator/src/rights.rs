@@ -18,7 +18,7 @@ const REVIEWS_MAX: usize = 16;
 /// What cannot be done without a right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
-    /// Only what other software there says of the application; asked for where it is found, and never demanded.
+    /// Something that not every cluster has, or not every user may see; used where it is there, and never demanded.
     IfThere,
     /// Something of ours that was left over is not found.
     Tidiness,
@@ -89,10 +89,12 @@ use Need::{Cutover, IfThere, Stage, Tidiness, Useful};
 use Scope::Namespace;
 use Side::{Destination, Source};
 
-const ADMISSION: &str = "admissionregistration.k8s.io";
+/// API group of what a fence is made of.
+pub const ADMISSION: &str = "admissionregistration.k8s.io";
 
-/// All of them. The coordinator makes no call that is not listed here, but those by which a user makes a coordinator in the
-/// cluster and takes it away: what these need, the API server judges better than a list could.
+/// All of them. The coordinator makes no call that is not listed here, but those that every user may make (to ask who it
+/// is, what it may do and what the API server serves), [`MAKE_NAMESPACE`], and those by which a user makes a coordinator in
+/// the cluster and takes it away: what these need, the API server judges better than a list could.
 pub const RIGHTS: &[Right] = &[
     // What a stage needs.
     here(
@@ -223,7 +225,22 @@ pub const RIGHTS: &[Right] = &[
             "to see whether there is room",
         ),
     ),
-    here("keda.sh", "scaledobjects", &["list"], IfThere, "to see what else scales the application"),
+    // It can do far more than count, so that it is used only by who has it: else the first stage counts.
+    both(Scope::Cluster, "", "nodes/proxy", &["get"], IfThere, "to see how much the volumes hold before a stage does"),
+    here("apps", "deployments", &["watch"], IfThere, WHO),
+    here("apps", "statefulsets", &["watch"], IfThere, WHO),
+    here("apps", "daemonsets", &["watch"], IfThere, WHO),
+    here("apps", "replicasets", &["watch"], IfThere, WHO),
+    here("", "replicationcontrollers", &["watch"], IfThere, WHO),
+    here("batch", "cronjobs", &["watch"], IfThere, WHO),
+    here("batch", "jobs", &["watch"], IfThere, WHO),
+    here(
+        "keda.sh",
+        "scaledobjects",
+        &["get", "list", "watch", "patch"],
+        IfThere,
+        "to pause what else scales the application",
+    ),
     both(
         Scope::Cluster,
         "argoproj.io",
@@ -244,6 +261,9 @@ pub const RIGHTS: &[Right] = &[
 
 /// Why a right of those by which a stage finds the workloads beside whose volumes it works.
 const USERS: &str = "to see whose the pods are that use the claims";
+
+/// Why a right of those by which it is found who takes a change back.
+const WHO: &str = "to tell who starts the application again while it is to stand still";
 
 /// Why a right of those that only [`Resources::Users`](tranship_api::migration::Resources) needs.
 pub const BRING: &str = "to bring the workloads along";
@@ -368,6 +388,8 @@ mod tests {
             "validatingadmissionpolicybindings",
             "csistoragecapacities",
             "applications",
+            // Never demanded, nor given to a coordinator in the cluster.
+            "nodes/proxy",
         ];
         for right in RIGHTS.iter().filter(|right| right.scope == Scope::Cluster) {
             assert!(allowed.contains(&right.resource), "{right:?}");

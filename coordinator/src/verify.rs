@@ -8,6 +8,7 @@ use tranship_proto::control::Purpose;
 
 use crate::Error;
 use crate::cutover::steps::holders;
+use crate::cutover::under_way;
 use crate::ledger::Ledger;
 use crate::pair::Wanted;
 use crate::quiesce::Hold;
@@ -31,11 +32,7 @@ pub struct Comparison {
 pub async fn verify(ledger: &mut Ledger, bits_per_second: Option<u64>, watch: &Watch) -> Result<Comparison, Error> {
     let name = ledger.record.migration.metadata.name.clone();
     if ledger.record.step != Step::Staging {
-        return Err(Error::refused(
-            "TS-K950",
-            format!("a cutover of {name} is under way"),
-            "`tranship cutover` goes on with it and proves that both sides are equal, `tranship rollback` takes it back",
-        ));
+        return Err(under_way(&ledger.record));
     }
     if ledger.record.volumes.iter().any(|volume| volume.claim(Side::Destination).uid.is_empty()) {
         return Err(Error::refused(

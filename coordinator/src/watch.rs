@@ -1,5 +1,6 @@
 //! What a command says while it works, for whoever shows it.
 
+use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedSender;
 use tranship_proto::control::Progress;
 
@@ -14,8 +15,10 @@ pub enum Update {
     Passed(usize),
     /// A line for people.
     Note(String),
-    /// The application stands still from here on, or runs again.
-    Downtime(bool),
+    /// The application stands still since then.
+    Stopped(Timestamp),
+    /// It runs again.
+    Runs,
 }
 
 /// Where updates go. Clones lead to the same place.

@@ -17,6 +17,7 @@ use tranship_api::{Finding, ObjectRef};
 pub(crate) use autoscaler::PAUSED;
 pub use autoscaler::Scaler;
 pub use constraint::Constraints;
+pub(crate) use controller::reference;
 pub use controller::{Kind, Lever};
 pub(crate) use inventory::may_run;
 pub(crate) use manifest::RECREATED;

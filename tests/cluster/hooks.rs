@@ -18,7 +18,8 @@ fn hooks_run_where_the_application_was_and_where_it_goes() {
         let hooks = ["before-stop", "after-stop", "before-start", "after-ready"];
         let words = hooks.map(|point| format!("--hook={point}={IMAGE} /tranship --version"));
         machine.create(space, &words.each_ref().map(String::as_str));
-        machine.run(&["cutover", name]);
+        let at_rest = machine.cut_over(space, &["data-writer-0"]);
+        at_rest.is_unchanged();
         let places = [&space.source, &space.source, &space.destination, &space.destination];
         for (hook, place) in places.into_iter().enumerate() {
             assert_eq!(phase(place, hook, name), "Succeeded", "{}", hooks[hook]);

@@ -92,6 +92,68 @@ fn a_stage_whose_agent_is_killed_is_gone_on_with_by_the_next_one() {
     });
 }
 
+#[test]
+fn a_stage_whose_command_is_killed_goes_on_to_its_end_and_the_next_command_finds_it() {
+    in_space("killed-command", |space| {
+        let (writer, machine, name) = (Writer::default(), Machine::new(), space.name.as_str());
+        writer.start(&space.source);
+        let here = Follower::start(&space.source, "writer-0");
+        here.await_more(MANY_ACTS);
+        machine.create(space, &[SLOWLY]);
+        let stage = machine.begin(&["stage", name]);
+        machine.await_bytes(space, "created");
+        stage.kill();
+        let other = Machine::new();
+        let places = places(space);
+        other.run(&["stage", name].into_iter().chain(places.iter().map(String::as_str)).collect::<Vec<_>>());
+        let stages = machine.status(space)["stages"].clone();
+        let ended: Vec<[&Value; 2]> =
+            stages.as_array().into_iter().flatten().map(|stage| [&stage["stage"], &stage["exit"]]).collect();
+        assert_eq!(ended.first(), Some(&[&json!(1), &json!(0)]), "it was broken off: {stages}");
+        assert!(ended.iter().all(|[_, exit]| **exit == 0), "{stages}");
+
+        // One that is detached is left alone from the beginning.
+        machine.run(&["set", name, "--bandwidth", "none"]);
+        machine.run(&["stage", name, "--detach"]);
+        until("the pass has ended", || machine.status(space)["volumes"][0]["running"].is_null().then_some(()));
+        machine.run(&["cutover", name]);
+        Follower::start(&space.destination, "writer-0").goes_on_after(here.last());
+        machine.run(&["finish", name, "--lift-fence"]);
+        space.holds_nothing_of_ours();
+    });
+}
+
+/// What else is on the destination's volume goes with the next pass, as it begins.
+#[test]
+fn a_destination_that_is_full_in_the_midst_of_a_stage_is_said_to_be_and_the_stage_goes_on_once_there_is_room() {
+    in_space("full", |space| {
+        let (writer, machine, name) = (Writer::default(), Machine::new(), space.name.as_str());
+        writer.start(&space.source);
+        let witness = Witness::start(space, &writer.labels());
+        let here = Follower::start(&space.source, "writer-0");
+        here.await_more(MANY_ACTS);
+        machine.create(space, &["--bandwidth=500kbit/s"]);
+        let stage = machine.begin(&["stage", name]);
+        machine.await_bytes(space, "created");
+        let fill = app::shell("data-writer-0", "dd if=/dev/zero of=/data/hog bs=1M; sync; sleep 100000");
+        let mut pod = app::pod(&[fill], &["data-writer-0"]);
+        pod["securityContext"] = json!({});
+        space.destination.make(&[app::bare_pod("hog", &pod)]);
+        let outcome = Machine::end(stage).expect_code(4);
+        assert!(said(&outcome).contains("TS-E230"), "{outcome:#?}");
+        here.await_more(10);
+        space.destination.kubectl(&["delete", "pod", "hog", "--grace-period=1"]);
+        machine.run(&["set", name, "--bandwidth", "none"]);
+        machine.run(&["stage", name]);
+        let at_rest = machine.cut_over(space, &["data-writer-0"]);
+        Follower::start(&space.destination, "writer-0").goes_on_after(here.last());
+        at_rest.is_unchanged();
+        witness.swears();
+        machine.run(&["finish", name, "--lift-fence"]);
+        space.holds_nothing_of_ours();
+    });
+}
+
 /// A claim that nobody may share is copied by the final pass alone, so that it takes a while.
 #[test]
 fn a_final_pass_whose_agent_is_killed_is_taken_back_and_the_next_cutover_ends_it() {

@@ -13,6 +13,7 @@ mod paths;
 mod refusals;
 mod resident;
 mod rights;
+mod rollbacks;
 mod shapes;
 mod smoke;
 mod workloads;

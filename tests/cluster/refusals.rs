@@ -1,6 +1,8 @@
 //! What cannot go well is refused before anything is changed, with a code that says why.
 
-use crate::harness::{Machine, Place, Space, Writer, in_space};
+use serde_json::Value;
+
+use crate::harness::{Machine, Place, Space, Writer, app, in_space, said, until};
 
 /// `create` with these words is refused, names `code`, and makes nothing.
 fn is_refused(space: &Space, more: &[&str], code: &str) {
@@ -21,6 +23,38 @@ fn a_destination_without_the_storage_class_is_refused() {
 #[test]
 fn a_claim_that_does_not_exist_is_refused() {
     in_space("no-claim", |space| is_refused(space, &["--pvc", "no-such"], "no-such"));
+}
+
+/// A file system of ext4 holds more than one of xfs in a device of the same size.
+#[test]
+fn a_destination_without_room_is_refused_before_a_byte_is_copied_and_a_larger_claim_takes_it() {
+    in_space("no-room", |space| {
+        let (machine, name) = (Machine::new(), space.name.as_str());
+        let fill = app::shell("data", "dd if=/dev/urandom of=/data/much bs=1M; sync; sleep 100000");
+        let pod = app::pod(&[fill], &["data"]);
+        space.source.make(&[app::claim("data", "ext4", "ReadWriteOnce"), app::deployment("full", &pod)]);
+        space.source.await_ready("app=full", 1);
+        let size = |place: &Place| place.kubectl(&["exec", "deployment/full", "--", "stat", "-c", "%s", "/data/much"]);
+        let mut last = String::new();
+        until("the volume is full", || {
+            let now = size(&space.source);
+            let is_full = now == last && !now.trim().is_empty() && now.trim() != "0";
+            last = now;
+            is_full.then_some(())
+        });
+        machine.create(space, &["--storage-class", "ext4:xfs"]);
+        let outcome = machine.try_run(&["stage", name]).expect_code(3);
+        assert!(said(&outcome).contains("TS-K957"), "{outcome:#?}");
+        assert!(said(&outcome).contains("--size"), "{outcome:#?}");
+        let status = machine.status(space);
+        assert_eq!(status["volumes"][0]["last"], Value::Null, "{status}");
+        machine.run(&["finish", name]);
+        space.destination.kubectl(&["delete", "persistentvolumeclaims", "--all"]);
+        machine.create(space, &["--storage-class", "ext4:xfs", "--pvc", "data", "--size", "data=1Gi"]);
+        machine.run(&["stage", name]);
+        machine.run(&["finish", name]);
+        space.holds_nothing_of_ours();
+    });
 }
 
 #[test]

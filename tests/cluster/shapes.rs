@@ -1,5 +1,7 @@
 //! Applications and volumes of all kinds: each goes on at the destination where it was stopped at the source.
 
+use std::collections::BTreeSet;
+
 use crate::harness::Side::{Destination, Source};
 use crate::harness::{Follower, Machine, Place, Space, Volume, Witness, Writer, changes, in_space, in_spaces};
 
@@ -15,12 +17,14 @@ fn moves(space: &Space, writer: &Writer, create: &[&str]) {
     here.iter().for_each(|follower| follower.await_more(50));
     machine.create(space, create);
     machine.run(&["stage", name]);
-    machine.run(&["cutover", name]);
+    let claims: Vec<String> = (0..writer.replicas).map(|n| format!("data-{}-{n}", writer.name)).collect();
+    let at_rest = machine.cut_over(space, &claims);
     let there = follow(&space.destination);
     for (here, there) in here.iter().zip(&there) {
         there.goes_on_after(here.last());
         there.await_more(50);
     }
+    at_rest.is_unchanged();
     witness.swears();
     machine.run(&["finish", name, "--lift-fence"]);
     space.holds_nothing_of_ours();
@@ -30,6 +34,10 @@ fn moves(space: &Space, writer: &Writer, create: &[&str]) {
 fn every_replica_of_a_statefulset_over_two_nodes_goes_on() {
     in_space("replicas", |space| {
         let writer = Writer { replicas: 3, ..Writer::default() };
+        writer.start(&space.source);
+        let pods = space.source.list("pods", &writer.labels());
+        let nodes: BTreeSet<&str> = pods.iter().filter_map(|pod| pod["spec"]["nodeName"].as_str()).collect();
+        assert_eq!((pods.len(), nodes.len()), (3, 2), "{nodes:?}");
         moves(space, &writer, &[]);
     });
 }

@@ -40,6 +40,70 @@ fn goes_on(
 }
 
 #[test]
+fn an_application_goes_on_with_a_claim_of_another_name() {
+    in_space("new-claim", |space| {
+        let (machine, name) = (Machine::new(), space.name.as_str());
+        let pod = app::pod(&[app::writer("data")], &["data"]);
+        space.source.make(&[app::claim("data", "xfs", RWO), app::deployment("web", &pod)]);
+        space.source.await_ready("app=web", 1);
+        let witness = Witness::start(space, "app=web");
+        let here = Follower::of_container(&space.source, "web", "data");
+        here.await_more(50);
+        machine.create(space, &["--pvc", "data:store"]);
+        machine.run(&["stage", name]);
+        let at_rest = machine.cut_over(space, &["data"]);
+        Follower::of_container(&space.destination, "web", "data").goes_on_after(here.last());
+        at_rest.is_unchanged();
+        witness.swears();
+        assert_eq!(space.destination.find("persistentvolumeclaim", "data"), None);
+        let volumes = space.destination.get("deployment", "web")["spec"]["template"]["spec"]["volumes"].clone();
+        assert_eq!(volumes[0]["persistentVolumeClaim"]["claimName"], "store", "{volumes}");
+        machine.run(&["finish", name, "--lift-fence"]);
+        space.holds_nothing_of_ours();
+    });
+}
+
+#[test]
+fn an_application_that_somebody_else_made_at_the_destination_is_started_there() {
+    in_space("made-there", |space| {
+        let (writer, machine, name) = (Writer::default(), Machine::new(), space.name.as_str());
+        writer.start(&space.source);
+        let witness = Witness::start(space, &writer.labels());
+        let here = Follower::start(&space.source, "writer-0");
+        here.await_more(50);
+        machine.create(space, &["--resources", "none"]);
+        machine.run(&["stage", name]);
+        space.destination.make(&[writer.object(0)]);
+        let made = uid(&space.destination.get("statefulset", writer.name));
+        let at_rest = machine.cut_over(space, &["data-writer-0"]);
+        Follower::start(&space.destination, "writer-0").goes_on_after(here.last());
+        at_rest.is_unchanged();
+        machine.run(&["finish", name, "--lift-fence"]);
+        witness.swears();
+        let there = space.destination.get("statefulset", writer.name);
+        assert_eq!((uid(&there), &there["spec"]["replicas"]), (made, &1.into()), "{there}");
+    });
+}
+
+#[test]
+fn volumes_are_handed_over_where_nothing_is_to_be_started_and_nobody_says_that_it_runs() {
+    in_space("nothing-there", |space| {
+        let (writer, machine, name) = (Writer::default(), Machine::new(), space.name.as_str());
+        writer.start(&space.source);
+        Follower::start(&space.source, "writer-0").await_more(50);
+        machine.create(space, &["--resources", "none"]);
+        let outcome = machine.run(&["cutover", name]);
+        assert!(said(&outcome).contains("nothing was to be started there"), "{outcome:#?}");
+        assert!(said(&outcome).contains("writer is not at the destination"), "{outcome:#?}");
+        let status = machine.status(space);
+        assert_eq!((&status["owner"], &status["timeline"]["ready"]), (&"destination".into(), &Value::Null), "{status}");
+        assert_eq!(space.destination.list("statefulsets", ""), [Value::Null; 0]);
+        machine.run(&["finish", name, "--lift-fence"]);
+        space.holds_nothing_of_ours();
+    });
+}
+
+#[test]
 fn a_deployment_goes_on_with_both_of_its_claims_and_each_has_a_proof() {
     in_space("two-claims", |space| {
         let (machine, name) = (Machine::new(), space.name.as_str());

@@ -2,6 +2,7 @@
 
 pub mod app;
 mod database;
+mod frozen;
 mod kill;
 mod lab;
 mod machine;

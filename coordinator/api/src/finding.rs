@@ -1,5 +1,7 @@
 //! What a preflight has to say: each finding with a code, the object, why, and what to do.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::object::{ObjectRef, Side};
@@ -56,6 +58,20 @@ impl Finding {
     }
 }
 
+impl fmt::Display for Finding {
+    /// In one sentence, without what to do.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.code)?;
+        if let Some(side) = self.side {
+            write!(f, "{side}: ")?;
+        }
+        if let Some(object) = &self.object {
+            write!(f, "{object}: ")?;
+        }
+        f.write_str(&self.why)
+    }
+}
+
 /// All that a preflight found, worst first.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Findings(pub Vec<Finding>);
@@ -85,6 +101,14 @@ impl Findings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_finding_is_one_sentence() {
+        let finding = Finding::new("TS-K000", Severity::Info, "it is so", "nothing");
+        assert_eq!(finding.to_string(), "TS-K000 it is so");
+        let on = finding.at(Side::Source).on(ObjectRef::named("v1", "Pod", Some("shop"), "db"));
+        assert_eq!(on.to_string(), "TS-K000 source: Pod shop/db: it is so");
+    }
 
     #[test]
     fn what_may_begin_depends_on_the_worst_finding_alone() {

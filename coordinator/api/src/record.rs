@@ -425,6 +425,22 @@ impl Record {
         command + &format!(" --namespace {namespace}{renamed}")
     }
 
+    /// The command that goes on with what is under way, from any machine: a rollback is a cutover that the destination's
+    /// owner makes.
+    pub fn command_on(&self) -> String {
+        self.command(if self.owner == Side::Source { "cutover" } else { "rollback" })
+    }
+
+    /// The command that takes back what is under way, as long as it is not committed.
+    pub fn command_back(&self) -> String {
+        self.command(if self.owner == Side::Source { "rollback" } else { "cutover" })
+    }
+
+    /// Since when the application stands still, if a cutover has stopped it and has not started it yet.
+    pub fn stopped_since(&self) -> Option<Timestamp> {
+        self.timeline.stopping.filter(|_| !matches!(self.step, Step::Staging | Step::Fencing))
+    }
+
     /// Names of the claims on this side.
     pub fn claims(&self, side: Side) -> Vec<String> {
         self.volumes.iter().map(|volume| volume.claim(side).name.clone()).collect()

@@ -158,7 +158,7 @@ impl View {
             epoch: record.epoch,
             coordinator: record.coordinator.clone(),
             resident: None,
-            stopped_since: record.timeline.stopping.filter(|_| is_stopped(record.step)),
+            stopped_since: record.stopped_since(),
             next: next(record, &sides),
             sides,
             stages: record.stages.clone(),
@@ -176,16 +176,11 @@ fn phase(record: &Record) -> &'static str {
     }
 }
 
-/// Whether a cutover at this step has stopped the application, and has not started it yet.
-fn is_stopped(step: Step) -> bool {
-    !matches!(step, Step::Staging | Step::Fencing)
-}
-
 /// The command that goes on from where a record stands. While the application may be stopped it is one that any machine
 /// understands.
 fn next(record: &Record, sides: &[SideView; 2]) -> Option<String> {
     let name = &record.migration.metadata.name;
-    let (on, back) = (record.command("cutover"), record.command("rollback"));
+    let (on, back) = (record.command_on(), record.command_back());
     let lost = sides[record.owner as usize].authority.is_none();
     match (record.step, record.owner) {
         (Step::Staging, Side::Source) if record.stages.is_empty() => Some(format!("tranship stage {name}")),
@@ -207,16 +202,32 @@ mod tests {
     use crate::migration::{Migration, Mode};
 
     fn at(step: Step) -> View {
+        of(step, Side::Source)
+    }
+
+    fn of(step: Step, owner: Side) -> View {
         let mut migration = Migration::new("move", "shop");
         migration.spec.source.context = Some("old".to_owned());
         migration.spec.destination.context = Some("new".to_owned());
         migration.spec.destination.namespace = Some("store".to_owned());
         let mut record = Record::new(String::new(), String::new(), migration, Default::default(), Mode::Plain, vec![]);
         record.step = step;
+        record.owner = owner;
         record.timeline.stopping = Some(Timestamp::UNIX_EPOCH);
         let first = Authority::Authoritative { epoch: 0, relinquished: None };
         let side = SideView { context: String::new(), namespace: String::new(), authority: Some(first), unknown: None };
         View::new(&record, [side.clone(), side], Vec::new(), None)
+    }
+
+    #[test]
+    fn a_rollback_is_gone_on_with_by_rollback_and_taken_back_by_cutover() {
+        for (owner, on, back) in [(Side::Source, "cutover", "rollback"), (Side::Destination, "rollback", "cutover")] {
+            let next = |step| of(step, owner).next.expect("a command");
+            let on_and_back = next(Step::FinalPass);
+            assert!(on_and_back.starts_with(&format!("`tranship {on} move ")), "{on_and_back}");
+            assert!(on_and_back.contains(&format!("goes on, `tranship {back} move ")), "{on_and_back}");
+            assert!(next(Step::Starting).starts_with(&format!("tranship {on} move ")), "{}", next(Step::Starting));
+        }
     }
 
     #[test]

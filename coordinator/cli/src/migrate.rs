@@ -5,6 +5,7 @@
 
 pub(crate) mod args;
 mod create;
+mod cutover;
 mod find;
 mod receipt;
 mod resident;
@@ -16,17 +17,15 @@ mod wanted;
 
 use std::time::Duration;
 
-use tranship_api::record::Step;
 use tranship_api::{Record, Side};
-use tranship_coordinator::cutover::{self, Verdict};
 use tranship_coordinator::fence::{self, Need};
 use tranship_coordinator::leftover::{self, Leftover, Remedy};
 use tranship_coordinator::watch::Watch;
 use tranship_coordinator::{Cluster, Ledger, finish};
 
-use self::args::{CleanupArgs, CutoverArgs, FinishArgs, NamedArgs, RollbackArgs, SetArgs};
+use self::args::{CleanupArgs, FinishArgs, NamedArgs, SetArgs};
 use self::show::Screen;
-use self::wanted::{bits_of, duration};
+use self::wanted::bits_of;
 use crate::args::Global;
 use crate::error::RunError;
 use crate::exit::Exit;
@@ -35,6 +34,7 @@ use crate::progress::Show;
 use crate::run::Stop;
 
 pub(crate) use create::{create, preflight};
+pub(crate) use cutover::{cut_over, roll_back};
 pub(crate) use receipt::receipt;
 pub(crate) use stage::stage;
 pub(crate) use status::status;
@@ -78,110 +78,6 @@ impl Context {
         screen.finish().await;
         result
     }
-}
-
-/// `cutover`.
-pub(crate) async fn cut_over(args: CutoverArgs, context: Context) -> Result<Exit, RunError> {
-    let mut ledger = find::ledger(&args.named).await?;
-    let heir = ledger.record.owner.other();
-    if ledger.record.step == Step::Staging && ledger.record.owner == Side::Destination {
-        return Err(RunError::refused("TS-K951", format!("{} is cut over already", args.named.name))
-            .hint("`tranship rollback` brings it home, `tranship finish` ends the migration"));
-    }
-    if args.override_lost_owner {
-        confirm(&args, "--override-lost-owner starts the application although the old cluster may run it, too")?;
-    }
-    let options = options(&args, &ledger.record)?;
-    if let Some(at) = &args.at {
-        wait_until(at, &context).await?;
-        ledger = find::ledger(&args.named).await?;
-    }
-    ledger.record.accept_gaps(&args.accept_gap);
-    if args.override_lost_owner && ledger.authority(ledger.record.owner).is_none() {
-        ledger.assume_without_owner(&me(), jiff::Timestamp::now()).await?;
-    } else {
-        context.take_over(&mut ledger).await?;
-    }
-    move_to(heir, ledger, options, context).await
-}
-
-/// `rollback`.
-pub(crate) async fn roll_back(args: RollbackArgs, context: Context) -> Result<Exit, RunError> {
-    let mut ledger = find::ledger(&args.cutover.named).await?;
-    let mut options = options(&args.cutover, &ledger.record)?;
-    let (step, owner) = (ledger.record.step, ledger.record.owner);
-    let is_under_way = step != Step::Staging;
-    if !is_under_way && owner == Side::Source {
-        return Err(RunError::refused("TS-K952", format!("{} runs at home already", args.cutover.named.name))
-            .hint("there is nothing to roll back"));
-    }
-    if args.discard_destination_writes {
-        confirm(&args.cutover, "--discard-destination-writes loses what the application wrote at the destination")?;
-        options.discards_writes = true;
-    }
-    ledger.record.accept_gaps(&args.cutover.accept_gap);
-    context.take_over(&mut ledger).await?;
-    if is_under_way && !step.is_committed() {
-        let record = ledger.record.clone();
-        context.watched(&record, async |watch| cutover::restore(&mut ledger, watch).await).await?;
-        context.printer.line(&format!("taken back: the application runs on the {owner}"));
-        status::print(&ledger, context.printer);
-        return Ok(Exit::Done);
-    }
-    if step.is_committed() && owner == Side::Source {
-        // What was committed is brought to its end before the way back begins.
-        let record = ledger.record.clone();
-        let forward = cutover::Options { discards_writes: false, ..options.clone() };
-        context
-            .watched(&record, async |watch| cutover::run(&mut ledger, &forward, watch, std::future::pending()).await)
-            .await?;
-    }
-    move_to(Side::Source, ledger, options, context).await
-}
-
-async fn move_to(
-    heir: Side,
-    mut ledger: Ledger,
-    options: cutover::Options,
-    context: Context,
-) -> Result<Exit, RunError> {
-    let record = ledger.record.clone();
-    say_what_a_kill_leaves(&record, &context);
-    // Between the fence and the commit a stop takes everything back, like any failure.
-    let (watch, screen) = Screen::start(Show::of(&context.global), record.claims(Side::Source));
-    let stop = context.stop.clone();
-    let result = cutover::run(&mut ledger, &options, &watch, stop.wait()).await;
-    drop(watch);
-    screen.finish().await;
-    let is_committed = ledger.record.step.is_committed() || ledger.record.owner == heir;
-    let authoritative = if is_committed { heir } else { heir.other() };
-    match result {
-        Ok(verdict) => {
-            status::print_cutover(&ledger, &verdict, context.printer);
-            Ok(if verdict == Verdict::Done { Exit::Done } else { Exit::failed_with(authoritative) })
-        }
-        Err(error) => {
-            // Every write of the record has a revision: what came before the refusal was done.
-            let has_begun = is_committed || ledger.record.revision > record.revision;
-            Err(ended(RunError::from(error), has_begun, authoritative))
-        }
-    }
-}
-
-/// A cutover that failed or was refused: no refusal is one any more where something was done before it.
-fn ended(error: RunError, has_begun: bool, authoritative: Side) -> RunError {
-    let error = if has_begun { error.after_the_start() } else { error };
-    error.with(authoritative)
-}
-
-/// Without a coordinator that lives in the cluster nobody starts the application again if this process is killed.
-fn say_what_a_kill_leaves(record: &Record, context: &Context) {
-    context.printer.aside(&format!(
-        "if this process is killed between the fence and the commit, the application stays stopped until `{}` or `{}` is \
-         run, from any machine; Ctrl-C takes it back",
-        record.command("cutover"),
-        record.command("rollback"),
-    ));
 }
 
 /// `finish`.
@@ -323,22 +219,6 @@ pub(crate) fn me() -> String {
     format!("{user}@{} (process {})", host.trim(), std::process::id())
 }
 
-fn options(args: &CutoverArgs, record: &Record) -> Result<cutover::Options, RunError> {
-    let max = args.max_downtime.as_ref().or(record.migration.spec.cutover.max_downtime.as_ref());
-    Ok(cutover::Options {
-        max_downtime: max.map(|text| duration("--max-downtime", text)).transpose()?,
-        bits_per_second: record.migration.spec.link.bits_per_second,
-        patience: Some(duration("--patience", &args.patience)?),
-        start_patience: Some(duration("--start-patience", &args.start_patience)?),
-        accepts_weak_fence: args.accept_weak_fence,
-        discards_writes: false,
-    })
-}
-
-fn confirm(args: &CutoverArgs, what: &str) -> Result<(), RunError> {
-    confirm_name(&args.named, args.confirm.as_deref(), what)
-}
-
 /// What cannot be taken back is only done if its name was typed twice.
 fn confirm_name(named: &NamedArgs, confirmed: Option<&str>, what: &str) -> Result<(), RunError> {
     if confirmed == Some(&named.name) {
@@ -355,32 +235,4 @@ fn time(at: &str) -> Result<jiff::Timestamp, RunError> {
 
 fn until(time: jiff::Timestamp) -> Duration {
     Duration::try_from(time.duration_since(jiff::Timestamp::now())).unwrap_or_default()
-}
-
-async fn wait_until(at: &str, context: &Context) -> Result<(), RunError> {
-    let time = time(at)?;
-    let left = until(time);
-    context.printer.aside(&format!("waiting until {time}"));
-    tokio::select! {
-        () = tokio::time::sleep(left) => Ok(()),
-        () = context.stop.wait() => Err(RunError::stopped("stopped before it began")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cutover_that_is_refused_after_stages_has_failed_and_the_owner_keeps_the_application() {
-        let refused = || RunError::refused("TS-K943", "the predicted downtime does not fall below 30 s");
-        for (has_begun, owner, exit) in [
-            (false, Side::Source, Exit::Refused),
-            (false, Side::Destination, Exit::Refused),
-            (true, Side::Source, Exit::Failed),
-            (true, Side::Destination, Exit::FailedAfterCommit),
-        ] {
-            assert_eq!(ended(refused(), has_begun, owner).exit(), exit, "{has_begun} {owner}");
-        }
-    }
 }

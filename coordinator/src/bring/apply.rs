@@ -29,25 +29,28 @@ pub async fn conflicts(destination: &Cluster, record: &Record, manifests: &[Mani
 /// Makes the objects, in order, stopped, or brings those that this migration made before up to date. Only before a Commit:
 /// what runs would be stopped.
 ///
-/// With an error some of it may have been made; nothing that others made has been changed. Applying again goes on.
-pub async fn apply(destination: &Cluster, record: &Record, manifests: &[Manifest]) -> Result<Vec<Brought>, Error> {
-    let mut theirs = Vec::new();
-    for finding in conflicts(destination, record, manifests).await? {
-        if finding.severity >= Severity::Cutover {
-            let object = finding.object.map(|object| format!("{object}: ")).unwrap_or_default();
-            return Err(Error::refused("TS-K250", format!("{object}{}", finding.why), finding.todo));
-        }
-        theirs.extend(finding.object);
+/// Returns what is there then, and what there is to say of what was kept. With an error some of it may have been made;
+/// nothing that others made has been changed. Applying again goes on.
+pub async fn apply(
+    destination: &Cluster,
+    record: &Record,
+    manifests: &[Manifest],
+) -> Result<(Vec<Brought>, Vec<Finding>), Error> {
+    let kept = conflicts(destination, record, manifests).await?;
+    if let Some(finding) = kept.iter().find(|finding| finding.severity >= Severity::Cutover) {
+        let object = finding.object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default();
+        return Err(Error::refused("TS-K250", format!("{object}{}", finding.why), finding.todo.clone()));
     }
+    let theirs: Vec<&ObjectRef> = kept.iter().filter_map(|finding| finding.object.as_ref()).collect();
     let mut brought = Vec::new();
     for manifest in manifests {
-        if theirs.contains(&manifest.object) {
+        if theirs.contains(&&manifest.object) {
             brought.push(Brought { object: manifest.object.clone(), replicas: None, was_there: true });
             continue;
         }
         brought.push(make(destination, record, manifest).await?);
     }
-    Ok(brought)
+    Ok((brought, kept))
 }
 
 async fn find(destination: &Cluster, kind: &Kind, object: &ObjectRef) -> Result<Option<Value>, Error> {

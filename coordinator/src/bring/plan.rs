@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use tranship_api::migration::Resources;
-use tranship_api::record::{Act, Change, ChangeState};
+use tranship_api::record::{Act, Brought, Change, ChangeState};
 use tranship_api::{ObjectRef, Record, Side};
 
 use super::kind::{self, Kind};
@@ -28,6 +28,26 @@ pub async fn plan(source: &Cluster, record: &Record, workloads: &[ObjectRef]) ->
         manifests.extend(manifest(&kind::KINDS[order], value, &renames)?);
     }
     Ok(manifests)
+}
+
+/// Of these workloads those which somebody else has made at the destination, by kind and name, with the replicas that the
+/// source's have. Where nothing is brought, they are what is to be started; the others nobody can start.
+pub async fn made_there(
+    [source, destination]: [&Cluster; 2],
+    record: &Record,
+    workloads: &[ObjectRef],
+) -> Result<Vec<Brought>, Error> {
+    let reader = Reader { source, record, namespace: record.namespace(Side::Source), found: BTreeMap::new() };
+    let mut made = Vec::new();
+    for object in workloads {
+        let kind = kind::of(object)?;
+        let Some(there) = kind.find(destination, record.namespace(Side::Destination), &object.name).await? else {
+            continue;
+        };
+        let replicas = replicas(kind, &reader.workload(kind, object).await?);
+        made.push(Brought { object: kind.reference(&there), replicas, was_there: true });
+    }
+    Ok(made)
 }
 
 /// What is read, by the order and name in which it is to be made.

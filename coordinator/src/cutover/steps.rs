@@ -8,10 +8,10 @@ use tokio::time::{Instant, sleep};
 use tranship_api::hook::Point;
 use tranship_api::migration::Resources;
 use tranship_api::record::{Act, Brought, Change, ChangeState, Proof, Step};
-use tranship_api::{ObjectRef, Record, Side};
+use tranship_api::{Finding, ObjectRef, Record, Side};
 use tranship_proto::control::Purpose;
 
-use super::{Options, PATIENCE, Proven, START_PATIENCE, Verdict, way};
+use super::{Options, PATIENCE, Proven, START_PATIENCE, Verdict, obstacle, way};
 use crate::agents::pod_name;
 use crate::fence::{self, Fence};
 use crate::ledger::Ledger;
@@ -38,24 +38,33 @@ const KUBELET_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a fence that goes, a kubelet that lets go, or an application that starts.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Brings what the application needs to the other side, at rest. Nothing to do on the way home.
-pub(super) async fn bring(ledger: &mut Ledger, watch: &Watch) -> Result<(), Error> {
+/// Brings what the application needs to the other side, at rest, or finds what somebody else has made there. Nothing to do
+/// on the way home.
+pub(super) async fn bring(ledger: &mut Ledger, survey: &workload::Survey, watch: &Watch) -> Result<(), Error> {
     let record = &ledger.record;
-    if record.owner != Side::Source || record.migration.spec.cutover.resources == Resources::None {
+    if record.owner != Side::Source {
         return Ok(());
     }
-    watch.step("bringing the application's objects to the destination, at rest");
-    let survey = survey(ledger, Side::Source).await?;
     let workloads: Vec<ObjectRef> = survey.workloads.iter().map(|workload| workload.object.clone()).collect();
+    if record.migration.spec.cutover.resources == Resources::None {
+        let clusters = Side::ALL.map(|side| ledger.cluster(side));
+        let made = brought::made_there(clusters, record, &workloads).await?;
+        for workload in workloads.iter().filter(|one| !made.iter().any(|made| is_alike(&made.object, one))) {
+            watch.note(format!("{workload} is not at the destination: nothing is started there in its place"));
+        }
+        ledger.record.brought = made;
+        return ledger.save().await;
+    }
+    watch.step("bringing the application's objects to the destination, at rest");
     let manifests = brought::plan(ledger.cluster(Side::Source), record, &workloads).await?;
-    ledger.record.brought = brought::apply(ledger.cluster(Side::Destination), record, &manifests).await?;
+    let (brought, kept) = brought::apply(ledger.cluster(Side::Destination), record, &manifests).await?;
+    kept.iter().for_each(|finding| watch.note(finding.to_string()));
+    ledger.record.brought = brought;
     ledger.save().await
 }
 
-async fn survey(ledger: &Ledger, side: Side) -> Result<workload::Survey, Error> {
-    let record = &ledger.record;
-    let all = record.migration.spec.cutover.quiesce == tranship_api::migration::Quiesce::All;
-    workload::survey(ledger.cluster(side), record.namespace(side), &record.claims(side), all).await
+fn is_alike(a: &ObjectRef, b: &ObjectRef) -> bool {
+    a.kind == b.kind && a.name == b.name
 }
 
 /// Keeps the volumes whatever happens to their claims, and refuses new users of them on both sides.
@@ -134,13 +143,11 @@ async fn until_open(ledger: &Ledger, side: Side) -> Result<(), Error> {
     Ok(())
 }
 
-/// Records what will be changed to stop the application, and the moment from which on it stands still.
-pub(super) async fn plan_quiesce(ledger: &mut Ledger) -> Result<(), Error> {
-    let survey = survey(ledger, ledger.record.owner).await?;
-    if let Some(obstacle) = survey.obstacles.iter().find(|finding| finding.severity >= tranship_api::Severity::Cutover)
-    {
-        return Err(Error::refused("TS-K944", format!("{}: {}", obstacle.code, obstacle.why), obstacle.todo.clone()));
-    }
+/// Records what will be changed to stop the application, and the moment from which on it stands still. `told` are the
+/// obstacles that were told before the cutover began.
+pub(super) async fn plan_quiesce(ledger: &mut Ledger, told: &[Finding], watch: &Watch) -> Result<(), Error> {
+    let survey = obstacle::survey(ledger, ledger.record.owner).await?;
+    obstacle::look_again(&survey, told, watch)?;
     ledger.record.changes = stop::plan(&survey);
     ledger.record.step = Step::Quiescing;
     let now = Timestamp::now();
@@ -206,7 +213,7 @@ pub(super) async fn final_pass(ledger: &mut Ledger, options: &Options, watch: &W
     let digest = |proof: &serde_json::Value| proof["canonical"].as_str().map(str::to_owned);
     let digests: Option<Vec<String>> = proofs.iter().map(digest).collect();
     let Some(digests) = digests else {
-        return Err(Error::refused("TS-K945", "not every volume has a proof", "run the cutover again"));
+        return Err(Error::refused("TS-K945", "not every volume has a proof", "run the same command again"));
     };
     // What was true before the pass has to be true after it. Whoever lets go only now had the volume during the pass.
     nobody_came_back(ledger, Duration::ZERO).await?;
@@ -271,7 +278,7 @@ async fn nobody_has(ledger: &Ledger, sides: &[Side], patience: Duration) -> Resu
                 return Err(Error::refused(
                     "TS-K946",
                     format!("somebody has a volume of the {side} while it has to be at rest: {holder}"),
-                    "stop it, and run the cutover again",
+                    "stop it, and run the same command again",
                 ));
             }
             sleep(LOOK).await;
@@ -289,9 +296,9 @@ fn not_proven(ledger: &Ledger, outcome: &Outcome) -> Error {
         None => ("TS-K947", "both volumes were read, and they are not equal".to_owned()),
     };
     let todo = if unaccepted {
-        "`tranship status` names the kinds; run the cutover again with --accept-gap KIND for each that may stay behind"
+        "`tranship status` names the kinds; run the same command again with --accept-gap KIND for each that may stay behind"
     } else {
-        "run the cutover again: what differs is in doubt now, is read and sent"
+        "run the same command again: what differs is in doubt now, is read and sent"
     };
     Error::refused(code, format!("{claim} is not proven equal: {why}"), todo)
 }
@@ -324,9 +331,15 @@ pub(super) async fn start(ledger: &mut Ledger, options: &Options, watch: &Watch)
     {
         waiting.push(error.to_string());
     }
-    conclude(ledger, &waiting).await?;
-    watch.show(Update::Downtime(false));
-    Ok(if waiting.is_empty() { Verdict::Done } else { Verdict::NotReady(waiting) })
+    let is_started = started.iter().any(|one| one.replicas.is_some());
+    let verdict = match waiting.is_empty() {
+        true if is_started => Verdict::Done,
+        true => Verdict::NothingToStart,
+        false => Verdict::NotReady(waiting),
+    };
+    conclude(ledger, &verdict).await?;
+    watch.show(Update::Runs);
+    Ok(verdict)
 }
 
 /// Starts what was brought.
@@ -391,15 +404,18 @@ async fn lack(cluster: &Cluster, mut one: brought::Readiness) -> String {
 }
 
 /// The new owner has the application: what was changed to stop it elsewhere is kept for the way back.
-async fn conclude(ledger: &mut Ledger, waiting: &[String]) -> Result<(), Error> {
+async fn conclude(ledger: &mut Ledger, verdict: &Verdict) -> Result<(), Error> {
     let (now, heir) = (Timestamp::now(), ledger.record.owner.other());
     let record = &mut ledger.record;
-    let what = match waiting {
-        [] => {
+    let what = match verdict {
+        Verdict::Done => {
             record.timeline.ready = Some(now);
             format!("the application is ready on the {heir}")
         }
-        waiting => format!("the application is not ready on the {heir} yet: {}", waiting.join("; ")),
+        Verdict::NothingToStart => format!("the volumes are the {heir}'s, where nothing was to be started"),
+        Verdict::NotReady(waiting) => {
+            format!("the application is not ready on the {heir} yet: {}", waiting.join("; "))
+        }
     };
     record.timed();
     record.happened(now, what);

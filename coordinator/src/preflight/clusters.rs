@@ -1,11 +1,13 @@
 //! Whether both API servers answer, what they are, and whether they are two.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
-use tranship_api::record::VolumeRecord;
 use tranship_api::{Finding, Migration, Severity, Side};
 
-use super::claim_ref;
+use super::namespace_ref;
 use crate::{Cluster, Error};
+
+/// That the API server has nothing to make a fence of.
+pub(super) const NO_FENCE: &str = "TS-K108";
 
 /// The oldest version that is supported: 1.33.
 const MINOR_MIN: u32 = 33;
@@ -74,39 +76,32 @@ fn fenceless(side: Side, kinds: &APIResourceList) -> Option<Finding> {
     let why =
         "the API server does not serve ValidatingAdmissionPolicy, so that new users of the claims cannot be refused";
     let todo = "use Kubernetes 1.30 or newer and do not disable admissionregistration.k8s.io/v1";
-    (!is_served).then(|| Finding::new("TS-K108", Severity::Cutover, why, todo).at(side))
+    (!is_served).then(|| Finding::new(NO_FENCE, Severity::Cutover, why, todo).at(side))
 }
 
-/// What it means that both are one cluster, if they are.
-pub(super) fn same(
-    uids: &[String; 2],
-    clusters: &[Cluster; 2],
-    migration: &Migration,
-    volumes: &[VolumeRecord],
-) -> Vec<Finding> {
+/// What it means that both are one cluster, if they are. Where it is blocking, the destination is the source, and whatever
+/// is found there is the application itself.
+pub(super) fn same(uids: &[String; 2], contexts: [&str; 2], migration: &Migration) -> Option<Finding> {
     if uids[0].is_empty() || uids[0] != uids[1] {
-        return Vec::new();
+        return None;
     }
-    let (from, to) = (migration.namespace(Side::Source), migration.namespace(Side::Destination));
-    let is_itself = |volume: &&VolumeRecord| from == to && volume.claims[0].name == volume.claims[1].name;
-    let mut findings: Vec<Finding> = volumes
-        .iter()
-        .filter(is_itself)
-        .map(|volume| {
-            let name = &volume.claims[0].name;
-            let why = format!(
-                "contexts {:?} and {:?} are one cluster, and {name} would be copied to itself",
-                clusters[0].context, clusters[1].context
-            );
-            let todo = format!("give another context, another namespace, or another name with --pvc {name}:NEW");
-            Finding::new("TS-K101", Severity::Blocking, why, todo).on(claim_ref(from, name))
-        })
-        .collect();
-    if findings.is_empty() {
-        let why = "source and destination are one cluster: claims change their storage class or namespace within it";
-        findings.push(Finding::new("TS-K102", Severity::Info, why, "nothing, if that is what you mean"));
+    let namespace = migration.namespace(Side::Source);
+    let are_two = contexts[0] != contexts[1];
+    let what = match are_two {
+        true => format!("contexts {:?} and {:?} are one cluster", contexts[0], contexts[1]),
+        false => "source and destination are one cluster".to_owned(),
+    };
+    if namespace == migration.namespace(Side::Destination) {
+        let why = format!("{what}, and nothing can be moved from a namespace to itself");
+        let todo = format!("give another context with --to, or another namespace with --namespace {namespace}:NEW");
+        return Some(Finding::new("TS-K101", Severity::Blocking, why, todo).on(namespace_ref(namespace)));
     }
-    findings
+    let why =
+        format!("{what}: claims change their namespace within it, and their storage class where that is asked for");
+    Some(match are_two {
+        true => Finding::new("TS-K102", Severity::Warning, why, "give another context with --to, if you meant two"),
+        false => Finding::new("TS-K102", Severity::Info, why, "nothing, if that is what you mean"),
+    })
 }
 
 #[cfg(test)]
@@ -118,5 +113,21 @@ mod tests {
         for (minor, is_old) in [("32", true), ("33", false), ("33+", false), ("40", false), ("", false)] {
             assert_eq!(old(Side::Source, "1", minor, "v").is_some(), is_old, "{minor}");
         }
+    }
+
+    #[test]
+    fn one_cluster_under_two_names_is_a_warning_and_one_namespace_of_it_is_no_destination() {
+        let found = |uids: [&str; 2], contexts: [&str; 2], new: Option<&str>| {
+            let mut migration = Migration::new("move", "shop");
+            migration.spec.destination.namespace = new.map(str::to_owned);
+            let finding = same(&uids.map(str::to_owned), contexts, &migration)?;
+            Some((finding.code, finding.severity))
+        };
+        let expected = |code: &str, severity| Some((code.to_owned(), severity));
+        assert_eq!(found(["a", "b"], ["x", "y"], None), None);
+        assert_eq!(found(["", ""], ["x", "x"], None), None, "what is not known is not the same");
+        assert_eq!(found(["a", "a"], ["x", "x"], None), expected("TS-K101", Severity::Blocking));
+        assert_eq!(found(["a", "a"], ["x", "x"], Some("new")), expected("TS-K102", Severity::Info));
+        assert_eq!(found(["a", "a"], ["x", "y"], Some("new")), expected("TS-K102", Severity::Warning));
     }
 }

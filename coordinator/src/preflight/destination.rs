@@ -76,17 +76,22 @@ pub(super) fn judge(
 ) -> Vec<Finding> {
     let mut findings: Vec<Finding> = namespace(seen, migration).into_iter().collect();
     let mut made = Vec::new();
-    for (volume, claim) in volumes.iter().zip(&from.claims.claims) {
+    for volume in volumes {
+        let name = &volume.claim(Side::Source).name;
+        // One that is not there has a finding of its own.
+        let Some(claim) = from.claims.claims.iter().find(|claim| claim.metadata.name.as_ref() == Some(name)) else {
+            continue;
+        };
         let (exists, is_there) = there(seen, migration, id, volume, claim);
         findings.extend(exists);
         if !is_there {
+            findings.extend(limits::raised(volume, migration));
             findings.extend(class(seen, migration, volume));
             made.push(volume);
         }
     }
     findings.extend(limits::quotas(&seen.quotas, &made));
     findings.extend(limits::ranges(&seen.ranges, &made, migration.namespace(Side::Destination)));
-    findings.extend(node_ports(seen, migration));
     findings.into_iter().map(|finding| finding.at(Side::Destination)).collect()
 }
 
@@ -172,8 +177,8 @@ fn class(seen: &Seen, migration: &Migration, volume: &VolumeRecord) -> Vec<Findi
     vec![finding.on(claim)]
 }
 
-/// Whether a node's port may be had for a listener here.
-fn node_ports(seen: &Seen, migration: &Migration) -> Option<Finding> {
+/// Whether a node's port may be had for a listener here. While agents are there they have theirs.
+pub(super) fn node_ports(seen: &Seen, migration: &Migration) -> Option<Finding> {
     let is_wanted = migration.spec.link.endpoint == Endpoint::NodePort;
     let is_tried = is_wanted || migration.spec.link.endpoint == Endpoint::Auto;
     if !is_tried || migration.spec.link.listen == Listen::Source || !limits::forbids(&seen.quotas, "services.nodeports")
@@ -183,7 +188,7 @@ fn node_ports(seen: &Seen, migration: &Migration) -> Option<Finding> {
     let severity = if is_wanted { Severity::Blocking } else { Severity::Info };
     let why = "a quota of the namespace allows no further service with a port of the nodes";
     let todo = "nothing if pods of the two clusters reach each other; else allow one, or let the source listen";
-    Some(Finding::new("TS-K133", severity, why, todo))
+    Some(Finding::new("TS-K133", severity, why, todo).at(Side::Destination))
 }
 
 #[cfg(test)]

@@ -6,8 +6,11 @@ use super::{claim_ref, unseen};
 use crate::Cluster;
 use crate::fence::{self, Need, Standing};
 
-/// Fences around claims of the namespace, and what could not be read.
-pub(super) async fn look(cluster: &Cluster, namespace: &str) -> (Vec<Standing>, Vec<Finding>) {
+/// Fences around claims of a namespace, and what could not be read.
+pub(super) type Seen = (Vec<Standing>, Vec<Finding>);
+
+/// Looks for fences in this cluster.
+pub(super) async fn look(cluster: &Cluster, namespace: &str) -> Seen {
     match fence::standing(cluster, namespace).await {
         Ok(standing) => (standing, Vec::new()),
         // That the right is lacking is said already.

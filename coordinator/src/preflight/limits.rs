@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use tranship_api::record::VolumeRecord;
-use tranship_api::{Finding, ObjectRef, Severity, Side, quantity};
+use tranship_api::{Finding, Migration, ObjectRef, Severity, Side, quantity};
 
 use super::claim_ref;
 
@@ -68,6 +68,19 @@ pub(super) fn ranges(ranges: &[LimitRange], volumes: &[&VolumeRecord], namespace
         }
     }
     findings
+}
+
+/// That a claim will be larger than was asked for, since the source's is.
+pub(super) fn raised(volume: &VolumeRecord, migration: &Migration) -> Option<Finding> {
+    let [source, claim] = &volume.claims;
+    let asked = migration.spec.volumes.iter().find(|one| one.claim == source.name)?.size.as_ref()?;
+    let is_raised = quantity::bytes(asked).is_ok_and(|asked| asked < bytes(volume));
+    let why = format!(
+        "{asked} were asked for, and it will have {}: no claim is made smaller than the one that it follows",
+        claim.size
+    );
+    let finding = Finding::new("TS-K149", Severity::Warning, why, "nothing, or ask for more with --size");
+    is_raised.then(|| finding.on(claim_ref(migration.namespace(Side::Destination), &claim.name)))
 }
 
 /// Bytes that a volume will have.
@@ -139,6 +152,23 @@ mod tests {
         for (size, is_within) in [("1Gi", true), ("5Gi", true), ("1023Mi", false), ("5121Mi", false)] {
             assert_eq!(ranges(&range, &[&volume(size, "fast")], "shop").is_empty(), is_within, "{size}");
         }
+    }
+
+    #[test]
+    fn a_size_below_the_sources_is_raised_and_told() {
+        let told = |size: &str| {
+            let mut migration = Migration::new("move", "shop");
+            migration.spec.volumes =
+                serde_json::from_value(json!([{"claim": "data", "size": size}])).expect("a volume");
+            let claim: PersistentVolumeClaim = serde_json::from_value(json!({"metadata": {"name": "data"},
+                "spec": {"resources": {"requests": {"storage": "1Gi"}}}, "status": {"capacity": {"storage": "2Gi"}}}))
+            .expect("a claim");
+            raised(&crate::claims::volume_of(&claim, &migration), &migration).map(|finding| finding.code)
+        };
+        assert_eq!(told("1500Mi").as_deref(), Some("TS-K149"));
+        assert_eq!(told("2Gi"), None);
+        assert_eq!(told("3Gi"), None);
+        assert_eq!(raised(&volume("2Gi", "fast"), &Migration::new("move", "shop")), None);
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) struct Measured {
 
 /// What the claims hold that some pod of the namespace has mounted, by name.
 ///
-/// `nodes/proxy` is a right that can do far more than count, so that it is never asked for: who does not have it is told by
+/// `nodes/proxy` is a right that can do far more than count, so that it is never demanded: who does not have it is told by
 /// the first stage instead. An error is of a node that did not answer.
 pub(super) async fn look(
     cluster: &Cluster,

@@ -1,4 +1,4 @@
-//! The claims as they are, and who uses them.
+//! The claims of the side that has the application as they are, and pods that use them.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +9,10 @@ use tranship_api::migration::Resources;
 use tranship_api::{Finding, LABEL_AGENT, Migration, Severity, Side};
 
 use super::{claim_ref, namespace_ref, or_unseen};
-use crate::Cluster;
 use crate::claims::{self, Selection};
+use crate::{Cluster, workload};
 
-/// What was seen of the source.
+/// What was seen of a side that has, or had, the application.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub(super) namespace: Option<Namespace>,
@@ -26,7 +26,7 @@ pub(super) struct Seen {
 
 /// Reads the namespace, its claims and its pods.
 pub(super) async fn look(cluster: &Cluster, migration: &Migration) -> Seen {
-    let name = migration.namespace(Side::Source);
+    let name = migration.namespace(cluster.side);
     let spaces: Api<Namespace> = Api::all(cluster.client.clone());
     let (namespace, claims, pods, sets) = tokio::join!(
         cluster.call(format!("get Namespace {name}"), spaces.get_opt(name)),
@@ -47,15 +47,15 @@ pub(super) async fn look(cluster: &Cluster, migration: &Migration) -> Seen {
     }
 }
 
-/// What there is to say; `there` are the claims of the destination's namespace.
-pub(super) fn judge(seen: &Seen, migration: &Migration, there: &[PersistentVolumeClaim]) -> Vec<Finding> {
-    let namespace = migration.namespace(Side::Source);
+/// What there is to say of what was seen of this side.
+pub(super) fn judge(seen: &Seen, side: Side, migration: &Migration) -> Vec<Finding> {
+    let namespace = migration.namespace(side);
     let mut findings = Vec::new();
     if seen.is_read && seen.namespace.is_none() {
         let why = format!("there is no namespace {namespace}");
         let todo = "see `kubectl get namespaces`, or give another with --namespace";
         let finding = Finding::new("TS-K105", Severity::Blocking, why, todo);
-        return vec![finding.at(Side::Source).on(namespace_ref(namespace))];
+        return vec![finding.at(side).on(namespace_ref(namespace))];
     }
     for name in &seen.claims.missing {
         let finding = Finding::new("TS-K110", Severity::Blocking, "this claim is not there", "see `kubectl get pvc`");
@@ -70,12 +70,10 @@ pub(super) fn judge(seen: &Seen, migration: &Migration, there: &[PersistentVolum
         let name = claim.metadata.name.as_deref().unwrap_or_default();
         let users: Vec<&Pod> = seen.pods.iter().filter(|pod| uses(pod, name)).collect();
         let of_state = state(claim).into_iter().chain(access(claim, &users)).chain(context(&users));
-        findings.extend(of_state.chain(sets(name, &seen.sets)).map(|finding| finding.on(claim_ref(namespace, name))));
+        findings.extend(of_state.map(|finding| finding.on(claim_ref(namespace, name))));
     }
-    if migration.spec.cutover.resources == Resources::Users {
-        findings.extend(companions(seen, migration, there));
-    }
-    findings.into_iter().map(|finding| finding.at(Side::Source)).collect()
+    findings.extend(sets(seen));
+    findings.into_iter().map(|finding| finding.at(side)).collect()
 }
 
 /// What a claim is in itself.
@@ -145,44 +143,44 @@ fn context(users: &[&Pod]) -> Vec<Finding> {
         context.fs_group.is_some() && context.fs_group_change_policy.as_deref() != Some("OnRootMismatch")
     });
     if walks {
-        let why = "with fsGroup the first start at the destination walks all files, inside the downtime";
+        let why = "with fsGroup the first start on the other side walks all files, inside the downtime";
         let todo = "set fsGroupChangePolicy: OnRootMismatch in the pod's security context";
         findings.push(Finding::new("TS-K118", Severity::Info, why, todo));
     }
     findings
 }
 
-/// StatefulSets that delete the claim when they are scaled down or deleted.
-fn sets(claim: &str, sets: &[StatefulSet]) -> Vec<Finding> {
+/// StatefulSets that delete claims of the migration when they are deleted themselves. What they do when they are scaled
+/// down, the survey of the workloads tells.
+fn sets(seen: &Seen) -> Vec<Finding> {
     let deletes = |set: &&StatefulSet| {
-        let spec = set.spec.as_ref();
-        let policy = spec.and_then(|spec| spec.persistent_volume_claim_retention_policy.as_ref());
-        policy.is_some_and(|policy| {
-            [&policy.when_scaled, &policy.when_deleted].iter().any(|value| value.as_deref() == Some("Delete"))
-        })
+        let policy = set.spec.as_ref().and_then(|spec| spec.persistent_volume_claim_retention_policy.as_ref());
+        policy.is_some_and(|policy| policy.when_deleted.as_deref() == Some("Delete"))
     };
-    let owning = sets.iter().filter(deletes).filter(|set| {
+    let has_claim = |set: &&StatefulSet| {
         let name = set.metadata.name.as_deref().unwrap_or_default();
         let templates = set.spec.iter().flat_map(|spec| spec.volume_claim_templates.iter().flatten());
-        let mut names = templates.filter_map(|template| template.metadata.name.as_deref());
-        names.any(|template| claims::is_of_template(claim, template, name))
-    });
+        let mut templates = templates.filter_map(|template| template.metadata.name.as_deref());
+        let claims = || seen.claims.claims.iter().filter_map(|claim| claim.metadata.name.as_deref());
+        templates.any(|template| claims().any(|claim| claims::is_of_template(claim, template, name)))
+    };
+    let owning = seen.sets.iter().filter(deletes).filter(has_claim);
     owning
         .map(|set| {
-            let name = set.metadata.name.as_deref().unwrap_or_default();
-            let why = format!(
-                "StatefulSet {name} deletes its claims when it is scaled down or deleted \
-                 (persistentVolumeClaimRetentionPolicy)"
-            );
+            let why =
+                "it deletes its claims when it is deleted itself (whenDeleted: Delete), and a cutover leaves that so";
             let todo =
-                "nothing: a cutover sets both to Retain first, and the destination keeps Retain until you change it";
-            Finding::new("TS-K119", Severity::Warning, why, todo)
+                "after the cutover, do not delete it while you may want to roll back; at the destination it is Retain";
+            Finding::new("TS-K119", Severity::Warning, why, todo).on(workload::reference(set))
         })
         .collect()
 }
 
-/// Claims that users of the moved claims need as well, and would not find.
-fn companions(seen: &Seen, migration: &Migration, there: &[PersistentVolumeClaim]) -> Vec<Finding> {
+/// Claims that users of the moved claims need as well, and would not find among those of the destination's namespace.
+pub(super) fn companions(seen: &Seen, migration: &Migration, there: &[PersistentVolumeClaim]) -> Vec<Finding> {
+    if migration.spec.cutover.resources == Resources::None {
+        return Vec::new();
+    }
     let namespace = migration.namespace(Side::Source);
     let names = |claims: &[PersistentVolumeClaim]| -> BTreeSet<String> {
         claims.iter().filter_map(|claim| claim.metadata.name.clone()).collect()
@@ -197,7 +195,7 @@ fn companions(seen: &Seen, migration: &Migration, there: &[PersistentVolumeClaim
             let why = format!("pod {pod_name} uses a moved claim and this one, which the destination would not have");
             let todo = "let the migration move it too, or make it at the destination";
             let finding = Finding::new("TS-K120", Severity::Cutover, why, todo);
-            findings.push(finding.on(claim_ref(namespace, &name)));
+            findings.push(finding.on(claim_ref(namespace, &name)).at(Side::Source));
         }
     }
     findings
@@ -254,8 +252,9 @@ mod tests {
         let selection = Selection { claims, missing: Vec::new() };
         let namespace = Some(Namespace::default());
         let seen = Seen { namespace, claims: selection, pods, sets, is_read: true, findings: Vec::new() };
-        let findings = judge(&seen, &Migration::new("move", "shop"), &[]);
-        findings.into_iter().map(|finding| finding.code).collect()
+        let migration = Migration::new("move", "shop");
+        let findings = judge(&seen, Side::Source, &migration).into_iter().chain(companions(&seen, &migration, &[]));
+        findings.map(|finding| finding.code).collect()
     }
 
     #[test]
@@ -285,15 +284,18 @@ mod tests {
     }
 
     #[test]
-    fn a_set_that_deletes_its_claims_is_found_by_their_names() {
-        let set: StatefulSet = serde_json::from_value(json!({"metadata": {"name": "db"}, "spec": {"serviceName": "db",
-            "selector": {}, "template": {}, "volumeClaimTemplates": [{"metadata": {"name": "data"}}],
-            "persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete"}}}))
-        .expect("a set");
-        let of = |name| codes(vec![claim(name, "ReadWriteOnce", "Bound")], vec![], vec![set.clone()]);
-        assert_eq!(of("data-db-0"), ["TS-K119"]);
-        assert_eq!(of("data-db-x"), [""; 0]);
-        assert_eq!(of("data-db2-0"), [""; 0]);
+    fn a_set_that_deletes_its_claims_with_itself_is_found_by_their_names_once() {
+        let of = |policy: &str, names: &[&str]| {
+            let set: StatefulSet = serde_json::from_value(json!({"metadata": {"name": "db"}, "spec": {
+                "serviceName": "db", "selector": {}, "template": {}, "volumeClaimTemplates": [{"metadata": {"name": "data"}}],
+                "persistentVolumeClaimRetentionPolicy": {policy: "Delete"}}}))
+            .expect("a set");
+            let claims = names.iter().map(|name| claim(name, "ReadWriteOnce", "Bound")).collect();
+            codes(claims, vec![], vec![set])
+        };
+        assert_eq!(of("whenDeleted", &["data-db-0", "data-db-1"]), ["TS-K119"]);
+        assert_eq!(of("whenScaled", &["data-db-0"]), [""; 0]);
+        assert_eq!(of("whenDeleted", &["data-db-x", "data-db2-0"]), [""; 0]);
     }
 
     #[test]

@@ -132,6 +132,18 @@ fn patch(pointer: &str, to: &Value, uid: &str, version: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rights::RIGHTS;
+
+    #[test]
+    fn every_call_for_a_kind_that_is_changed_is_in_the_list_of_rights() {
+        for (kind, plural) in PLURALS {
+            let change = if *kind == "Pod" { "delete" } else { "patch" };
+            for verb in ["get", "watch", change] {
+                let mut rights = RIGHTS.iter().filter(|right| right.resource == *plural && right.side.is_none());
+                assert!(rights.any(|right| right.verbs.contains(&verb)), "{verb} {plural}");
+            }
+        }
+    }
 
     #[test]
     fn a_patch_holds_the_one_value_and_what_it_is_bound_to() {

@@ -59,8 +59,8 @@ fn event(object: &ObjectRef, namespace: &str, news: News, record: &Record) -> Ev
             format!(
                 "stopped by tranship for migration {migration}; if nobody goes on, `{}` does, and `{}` takes it back, \
                  from any machine",
-                record.command("cutover"),
-                record.command("rollback"),
+                record.command_on(),
+                record.command_back(),
             ),
         ),
         News::Started => ("Normal", "Started", format!("started by tranship for migration {migration}")),

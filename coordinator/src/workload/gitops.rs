@@ -161,20 +161,20 @@ fn finding(workload: &Workload, reconciler: &Reconciler, activity: Activity, is_
     };
     let found = match activity {
         Activity::Paused => {
-            let why = format!("{object} is kept by {what}, which is paused");
+            let why = format!("it is kept by {what}, which is paused");
             let todo = "keep it paused until the migration is finished; change its repository before it goes on";
             Finding::new("TS-K304", Severity::Info, why, todo)
         }
         _ if is_stated => {
-            let why = format!("{object} is kept by {what}, which is paused, says {STATEMENT}: {STATEMENT_PAUSED}");
+            let why = format!("it is kept by {what}, which is paused, says {STATEMENT}: {STATEMENT_PAUSED}");
             Finding::new("TS-K304", Severity::Warning, why, "keep it paused until the migration is finished")
         }
         Activity::Active => {
-            let why = format!("{object} is kept by {what}, which would start it again");
+            let why = format!("it is kept by {what}, which would start it again");
             Finding::new("TS-K303", Severity::Cutover, why, way_out)
         }
         Activity::Unknown => {
-            let why = format!("{object} is kept by {what}, of which nothing can be seen here");
+            let why = format!("it is kept by {what}, of which nothing can be seen here");
             let todo = format!("{way_out}; then annotate {object} with {STATEMENT}={STATEMENT_PAUSED}");
             Finding::new("TS-K303", Severity::Cutover, why, todo)
         }

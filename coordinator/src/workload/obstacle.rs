@@ -37,7 +37,7 @@ pub(super) fn find(inventory: &Inventory, family: &Family<'_>, live: &[Live<'_>]
 fn of_pod(live: &Live<'_>) -> Option<Finding> {
     let pod = &live.object;
     if live.is_static() {
-        let why = format!("{pod} is run by its node from a file, so that nothing in the API can stop it");
+        let why = "it is run by its node from a file, so that nothing in the API can stop it";
         let finding = Finding::new("TS-K307", Severity::Cutover, why, "take its file off the node");
         return Some(finding.on(pod.clone()));
     }
@@ -49,11 +49,11 @@ fn of_pod(live: &Live<'_>) -> Option<Finding> {
 fn of_owner(object: &ObjectRef, owner: &ObjectRef, code: &'static str) -> Finding {
     let is_listed = |(group, kind): &(&str, &str)| owner.kind == *kind && owner.api_version.starts_with(group);
     if LISTED.iter().any(is_listed) {
-        let why = format!("{object} belongs to {owner}, which is gone: it is being deleted, or should be");
+        let why = format!("it belongs to {owner}, which is gone: it is being deleted, or should be");
         let todo = format!("wait until it is gone, or see with `kubectl get` why {owner} was deleted without it");
         return Finding::new("TS-K312", Severity::Cutover, why, todo).on(object.clone());
     }
-    let why = format!("{object} belongs to {owner} ({}), which would start it again", owner.api_version);
+    let why = format!("it belongs to {owner} ({}), which would start it again", owner.api_version);
     let todo = format!(
         "stop {owner} the way that its operator provides (a field such as `paused`, or replicas of 0) for the time of \
          the cutover, so that {object} is gone"
@@ -64,20 +64,20 @@ fn of_owner(object: &ObjectRef, owner: &ObjectRef, code: &'static str) -> Findin
 fn of_workload(workload: &Workload) -> Vec<Finding> {
     let object = &workload.object;
     let mut findings = Vec::new();
-    let mut add = |code, severity, why: String, todo: &str| {
+    let mut add = |code, severity, why: &str, todo: &str| {
         findings.push(Finding::new(code, severity, why, todo).on(object.clone()));
     };
     if workload.deletes_claims {
-        let why = format!("{object} deletes its claims as it is scaled down (whenScaled: Delete)");
+        let why = "it deletes its claims as it is scaled down (whenScaled: Delete)";
         add("TS-K308", Severity::Info, why, "nothing: the cutover sets it to Retain first, and back when it is undone");
     }
     match workload.kind {
         Kind::Job if workload.lever != Lever::Suspend(Some(true)) => {
-            let why = format!("{object} is not done: a cutover suspends it, and its pods begin again afterwards");
+            let why = "it is not done: a cutover suspends it, and its pods begin again afterwards";
             add("TS-K311", Severity::Warning, why, "wait until it is done, where beginning again does harm");
         }
         Kind::Pod => {
-            let why = format!("nobody makes {object} again: a cutover deletes it, and makes it again if it is undone");
+            let why = "nobody makes it again: a cutover deletes it, and makes it again if it is undone";
             add("TS-K313", Severity::Warning, why, "keep what made it, or let a Deployment run it");
         }
         _ => {}
@@ -96,17 +96,17 @@ fn of_autoscalers(inventory: &Inventory, survey: &Survey) -> Vec<Finding> {
         let of_keda = autoscaler.metadata.owner_references.iter().flatten().any(|owner| owner.kind == "ScaledObject");
         let object = reference(autoscaler);
         let finding = if of_keda && inventory.scaled.is_hidden {
-            let why = format!("{} is scaled by KEDA, and its ScaledObjects may not be read", workload.object);
+            let why = format!("it scales {} for KEDA, whose ScaledObjects may not be read", workload.object);
             let todo = "grant get, list and patch on scaledobjects.keda.sh: one that is not paused starts pods again";
             Finding::new("TS-K302", Severity::Cutover, why, todo)
         } else {
-            let why = format!("{object} scales {}, and rests while that has no replicas", workload.object);
+            let why = format!("it scales {}, and rests while that has no replicas", workload.object);
             Finding::new("TS-K300", Severity::Info, why, "nothing: it goes on once there are replicas again")
         };
         findings.push(finding.on(object));
     }
     for scaler in &survey.scalers {
-        let why = format!("{} scales {} up from nothing", scaler.object, scaler.target);
+        let why = format!("it scales {} up from nothing", scaler.target);
         let todo = "nothing: the cutover pauses it, and lets it go on when it is undone";
         findings.push(Finding::new("TS-K301", Severity::Info, why, todo).on(scaler.object.clone()));
     }
@@ -121,12 +121,6 @@ fn of_claims(inventory: &Inventory, survey: &Survey) -> Vec<Finding> {
             continue;
         }
         let object = reference(claim);
-        let modes = claim.spec.as_ref().and_then(|spec| spec.access_modes.clone()).unwrap_or_default();
-        if modes.iter().any(|mode| mode == "ReadWriteOncePod") {
-            let why = format!("{object} is ReadWriteOncePod: no second pod may use it while the application does");
-            let todo = "stop the application for a stage, or go straight to the cutover";
-            findings.push(Finding::new("TS-K309", Severity::Warning, why, todo).on(object.clone()));
-        }
         let owners = claim.metadata.owner_references.iter().flatten();
         if let Some(pod) = owners.into_iter().find(|owner| owner.kind == "Pod") {
             let sets_retain = survey
@@ -134,7 +128,7 @@ fn of_claims(inventory: &Inventory, survey: &Survey) -> Vec<Finding> {
                 .iter()
                 .any(|workload| workload.deletes_claims && pod.name.starts_with(&format!("{}-", workload.object.name)));
             if !sets_retain {
-                let why = format!("{object} is deleted with Pod {}, so that stopping that pod loses it", pod.name);
+                let why = format!("it is deleted with Pod {}, so that stopping that pod loses it", pod.name);
                 let todo = "a claim that shares the life of a pod cannot be moved: give the application one of its own";
                 findings.push(Finding::new("TS-K310", Severity::Cutover, why, todo).on(object));
             }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::lab::{lab, say};
+use super::rest::AtRest;
 use super::space::Space;
 use super::wait::until;
 
@@ -93,6 +94,15 @@ impl Machine {
         let outcome = Running::start(self.command(words).env("TRANSHIP_STOP_AT", step)).finish(COMMAND_MAX);
         assert!(outcome.signal.is_some(), "not cut off at {step}: {outcome:#?}");
         say(&format!("  tranship {}: cut off at {step}", words.join(" ")));
+    }
+
+    /// Cuts over, in two commands between which the source is at rest, so that it can be looked at before the final pass and
+    /// after it.
+    pub fn cut_over(&self, space: &Space, claims: &[impl AsRef<str>]) -> AtRest {
+        self.run_until_killed_at("final pass", &["cutover", &space.name]);
+        let at_rest = AtRest::of(&space.source, claims);
+        self.run(&["cutover", &space.name]);
+        at_rest
     }
 
     /// `create` of the migration of a space, with more words, and without the handshake: its own tests have that.

@@ -6,6 +6,7 @@ use std::process::Command;
 use crate::walker::{Contract, Tree, differences, walk};
 use tempfile::TempDir;
 
+use super::frozen::Frozen;
 use super::lab::lab;
 use super::place::Place;
 
@@ -13,6 +14,7 @@ use super::place::Place;
 pub struct Volume {
     image: PathBuf,
     is_xfs: bool,
+    is_block: bool,
 }
 
 impl Volume {
@@ -22,13 +24,30 @@ impl Volume {
         let volume = place.get("persistentvolume", claim["spec"]["volumeName"].as_str().expect("a bound claim"));
         let csi = &volume["spec"]["csi"];
         let handle = csi["volumeHandle"].as_str().expect("a volume of the lab's driver");
-        Self { image: lab().volumes(place.side).join(handle).join("image"), is_xfs: csi["fsType"] == "xfs" }
+        Self {
+            image: lab().volumes(place.side).join(handle).join("image"),
+            is_xfs: csi["fsType"] == "xfs",
+            is_block: claim["spec"]["volumeMode"] == "Block",
+        }
+    }
+
+    /// Whether it is a device, which has no tree.
+    pub fn is_block(&self) -> bool {
+        self.is_block
+    }
+
+    /// The file behind it.
+    pub fn image(&self) -> &Path {
+        &self.image
     }
 
     /// What lies in it now. Nobody may write meanwhile.
     pub fn tree(&self) -> Tree {
         let folder = tempfile::tempdir().expect("a folder");
-        let copy = self.copy(&folder);
+        let copy = {
+            let _frozen = Frozen::new(&self.image);
+            self.copy(&folder)
+        };
         let mounted = Mounted::new(&copy, folder.path().join("volume"), self.is_xfs);
         walk(&mounted.at).expect("a tree")
     }

@@ -90,12 +90,16 @@ impl Writer {
             affinity["podAntiAffinity"] = json!({"requiredDuringSchedulingIgnoredDuringExecution": [
                 {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"drains": "yes"}}}]});
         }
+        // Where there are several nodes, several have some.
+        let spread = json!([{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": labels}}]);
+        let spread = if self.replicas > 1 { spread } else { json!([]) };
         json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": self.name}, "spec": {
             "replicas": replicas, "serviceName": self.name, "podManagementPolicy": "Parallel",
             "persistentVolumeClaimRetentionPolicy": {"whenScaled": policy, "whenDeleted": policy},
             "selector": {"matchLabels": labels},
             "template": {"metadata": {"labels": labels}, "spec": {
-                "terminationGracePeriodSeconds": 20, "affinity": affinity,
+                "terminationGracePeriodSeconds": 20, "affinity": affinity, "topologySpreadConstraints": spread,
                 "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000},
                 "containers": containers}},
             "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {

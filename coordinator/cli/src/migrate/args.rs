@@ -8,6 +8,32 @@ use tranship_api::migration::{Endpoint, Limits, Listen, Mode, Quiesce, Resources
 use crate::args::gap_words;
 use crate::rate::Rate;
 
+/// Flags of `create` that say what a file with a Migration says: beside one they would be passed over.
+const IN_THE_FILE: [&str; 22] = [
+    "from",
+    "to",
+    "namespace",
+    "pvc",
+    "selector",
+    "storage_class",
+    "access_mode",
+    "size",
+    "mode",
+    "accept_gap",
+    "exclude",
+    "listen",
+    "endpoint",
+    "bandwidth",
+    "passes",
+    "passes_per_node",
+    "max_downtime",
+    "verify",
+    "quiesce",
+    "resources",
+    "hook",
+    "image",
+];
+
 /// `create`.
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
@@ -15,7 +41,7 @@ pub(crate) struct CreateArgs {
     #[arg(value_name = "NAME", required_unless_present = "file")]
     pub(crate) name: Option<String>,
     /// Take everything from a file with a Migration, `-` for standard input
-    #[arg(long, short, value_name = "FILE", conflicts_with_all = ["from", "to", "namespace", "pvc", "selector"])]
+    #[arg(long, short, value_name = "FILE", conflicts_with_all = IN_THE_FILE)]
     pub(crate) file: Option<PathBuf>,
     /// Context of the cluster where the application runs [default: the current one]
     #[arg(long, value_name = "CONTEXT")]

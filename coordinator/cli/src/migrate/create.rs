@@ -2,7 +2,7 @@
 
 use tranship_api::{Finding, Findings, Migration, Record, Severity, Side};
 use tranship_coordinator::preflight::mode::stand_in;
-use tranship_coordinator::preflight::{self, Report};
+use tranship_coordinator::preflight::{self, Report, Subject};
 use tranship_coordinator::{Cluster, Error, Ledger, bring};
 
 use super::args::{CreateArgs, PreflightArgs};
@@ -24,8 +24,8 @@ pub(crate) async fn create(args: CreateArgs, context: Context) -> Result<Exit, R
     // Whoever goes on from another machine has to know which contexts were meant.
     migration.spec.source.context = Some(clusters[0].context.clone());
     migration.spec.destination.context = Some(clusters[1].context.clone());
-    let mut report =
-        preflight::run(&clusters, &migration, None, &|side, mode| stand_in(&migration, side, mode)).await?;
+    let agent = |side, mode| stand_in(&migration, side, mode);
+    let mut report = preflight::run(&clusters, Subject::Wanted(&migration), &agent).await?;
     let mut record = record(migration, &report)?;
     // Where the namespace has to be made first, the ways are tried once it is there.
     let tries = !args.handshake.no_handshake;
@@ -52,10 +52,8 @@ pub(crate) async fn create(args: CreateArgs, context: Context) -> Result<Exit, R
 pub(crate) async fn preflight(args: PreflightArgs, context: Context) -> Result<Exit, RunError> {
     let ledger = find::ledger(&args.named).await?;
     let clusters = Side::ALL.map(|side| ledger.cluster(side).clone());
-    let migration = &ledger.record.migration;
-    let mut report =
-        preflight::run(&clusters, migration, Some(&ledger.record.id), &|side, mode| stand_in(migration, side, mode))
-            .await?;
+    let agent = |side, mode| stand_in(&ledger.record.migration, side, mode);
+    let mut report = preflight::run(&clusters, Subject::Recorded(&ledger.record), &agent).await?;
     if !args.handshake.no_handshake {
         try_ways(&clusters, &ledger.record, &mut report, &context).await?;
     }
@@ -118,7 +116,8 @@ fn record(migration: Migration, report: &Report) -> Result<Record, RunError> {
 
 fn refused(findings: &Findings) -> RunError {
     let blocking = findings.0.iter().filter(|finding| finding.severity >= Severity::Cutover).count();
-    RunError::refused("TS-K100", format!("{blocking} findings stand in the way"))
+    let what = if blocking == 1 { "a finding stands".to_owned() } else { format!("{blocking} findings stand") };
+    RunError::refused("TS-K958", format!("{what} in the way"))
         .hint("do what each finding says, then run the same command again")
 }
 
@@ -136,8 +135,7 @@ fn line(finding: &Finding) -> String {
         Severity::Cutover => "cutover ",
         Severity::Blocking => "BLOCKING",
     };
-    let side = finding.side.map(|side| format!("{side}: ")).unwrap_or_default();
-    let object = finding.object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default();
-    let todo = if finding.todo.is_empty() { String::new() } else { format!("\n           → {}", finding.todo) };
-    format!("{severity} {} {side}{object}{}{todo}", finding.code, finding.why)
+    let is_fact = finding.todo.is_empty() || finding.todo == "nothing";
+    let todo = if is_fact { String::new() } else { format!("\n           → {}", finding.todo) };
+    format!("{severity} {finding}{todo}")
 }

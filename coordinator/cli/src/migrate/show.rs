@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -40,7 +41,13 @@ struct Board {
     names: Vec<String>,
     bars: MultiProgress,
     rows: BTreeMap<usize, Row>,
-    downtime: Option<(Instant, ProgressBar)>,
+    downtime: Option<(Timestamp, ProgressBar)>,
+}
+
+/// How long an application stands still that was stopped then, perhaps by another machine, whose clock may be ahead.
+fn downtime(since: Timestamp) -> String {
+    let seconds = Timestamp::now().duration_since(since).as_secs_f64().max(0.0);
+    format!("downtime {}", human::seconds(seconds))
 }
 
 struct Row {
@@ -88,15 +95,15 @@ impl Board {
                     row.bar.finish_and_clear();
                 }
             }
-            Update::Downtime(true) => {
+            Update::Stopped(since) => {
                 let style = ProgressStyle::with_template("{spinner} {msg}").expect("the template is constant");
                 let bar = self.bars.add(ProgressBar::new_spinner().with_style(style));
-                self.downtime.get_or_insert((Instant::now(), bar));
+                self.downtime.get_or_insert((since, bar));
             }
-            Update::Downtime(false) => {
+            Update::Runs => {
                 if let Some((since, bar)) = self.downtime.take() {
                     bar.finish_and_clear();
-                    self.line("note", &format!("downtime {}", human::seconds(since.elapsed().as_secs_f64())));
+                    self.line("note", &downtime(since));
                 }
             }
         }
@@ -115,7 +122,7 @@ impl Board {
 
     fn tick(&mut self) {
         if let Some((since, bar)) = &self.downtime {
-            bar.set_message(format!("downtime {}", human::seconds(since.elapsed().as_secs_f64())));
+            bar.set_message(downtime(*since));
         }
         for (&volume, row) in &self.rows {
             let Some(seen) = &row.last else { continue };

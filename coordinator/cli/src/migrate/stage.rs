@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tranship_api::record::Step;
-use tranship_coordinator::cutover::downtime_seconds;
+use tranship_coordinator::cutover::{downtime_seconds, under_way};
 use tranship_coordinator::pair::{Outcome, Wanted};
 use tranship_coordinator::{Ledger, stage as stages};
 
@@ -46,8 +46,7 @@ pub(crate) async fn stage(args: StageArgs, context: Context) -> Result<Exit, Run
 /// Whether stages can be run now; takes over, unless another one is to do that.
 async fn begin(args: &StageArgs, ledger: &mut Ledger, context: &Context) -> Result<(), RunError> {
     if ledger.record.step != Step::Staging {
-        return Err(RunError::refused("TS-K950", format!("a cutover of {} is under way", args.named.name))
-            .hint("`tranship cutover` goes on with it, `tranship rollback` takes it back"));
+        return Err(under_way(&ledger.record).into());
     }
     if args.in_cluster { Ok(()) } else { context.take_over(ledger).await }
 }

@@ -77,6 +77,9 @@ pub(super) fn print_cutover(ledger: &Ledger, verdict: &Verdict, printer: Printer
     printer.line(&timeline(&record.timeline));
     match verdict {
         Verdict::Done => printer.line(&format!("the application runs on the {}", record.owner)),
+        Verdict::NothingToStart => {
+            printer.line(&format!("the volumes are the {}'s; nothing was to be started there", record.owner));
+        }
         Verdict::NotReady(waiting) => {
             printer.line(&format!("the application belongs to the {} now, and is not ready there yet:", record.owner));
             waiting.iter().for_each(|what| printer.line(&format!("  {what}")));

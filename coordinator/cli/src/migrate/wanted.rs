@@ -158,7 +158,7 @@ fn read(path: &Path) -> Result<Migration, RunError> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
 
@@ -188,6 +188,21 @@ mod tests {
         assert!(hook("at-noon=x/z:1").is_err() && hook("before-stop=").is_err());
         let text = tranship_coordinator::yaml::write(&migration).expect("it can be written");
         assert_eq!(tranship_coordinator::yaml::read::<Migration>(&text).expect("it reads back"), migration);
+    }
+
+    #[test]
+    fn beside_a_file_nothing_is_taken_that_stands_in_it() {
+        let command = Line::command();
+        let file = command.get_arguments().find(|arg| arg.get_id() == "file").expect("the flag");
+        let conflicts = command.get_arg_conflicts_with(file);
+        let is_taken = |arg: &&clap::Arg| !conflicts.iter().any(|one| one.get_id() == arg.get_id());
+        let taken: Vec<&str> = command.get_arguments().filter(is_taken).map(|arg| arg.get_id().as_str()).collect();
+        assert_eq!(taken, ["name", "file", "no_handshake", "dry_run"]);
+        for flag in ["--bandwidth=1Mbit/s", "--listen=auto", "--passes=4", "--max-downtime=30s"] {
+            let error = Line::try_parse_from(["create", "-f", "shop.yaml", flag]).map(|_| ()).expect_err(flag);
+            assert!(error.to_string().contains(flag.split('=').next().unwrap_or_default()), "{error}");
+        }
+        assert!(Line::try_parse_from(["create", "shop", "-f", "shop.yaml", "--dry-run", "--no-handshake"]).is_ok());
     }
 
     #[test]

@@ -174,15 +174,14 @@ fn a_bare_pod_is_a_workload_and_an_agent_of_ours_is_not() {
 }
 
 #[test]
-fn a_claim_that_goes_with_its_pod_and_one_for_a_single_pod_are_told() {
-    let claim = |owner: Option<(&str, &str, &str)>, mode: &str| -> PersistentVolumeClaim {
-        object(json!({ "metadata": meta("data", owner), "spec": { "accessModes": [mode] } }))
+fn a_claim_that_goes_with_its_pod_is_told() {
+    let claim = |owner: Option<(&str, &str, &str)>| -> PersistentVolumeClaim {
+        object(json!({ "metadata": meta("data", owner), "spec": {} }))
     };
     let mut inventory = inventory();
-    inventory.claims = vec![claim(Some(("v1", "Pod", "p")), "ReadWriteOncePod")];
-    let expected = [("TS-K309", Severity::Warning), ("TS-K310", Severity::Cutover)];
-    assert_eq!(codes(&inventory.survey(&data(), false)), expected);
-    inventory.claims = vec![claim(None, "ReadWriteOnce")];
+    inventory.claims = vec![claim(Some(("v1", "Pod", "p")))];
+    assert_eq!(codes(&inventory.survey(&data(), false)), [("TS-K310", Severity::Cutover)]);
+    inventory.claims = vec![claim(None)];
     assert_eq!(codes(&inventory.survey(&data(), false)), []);
 }
 
