@@ -25,6 +25,11 @@ impl Version {
     pub const OLDER: Self = Self { minor: "1.34", patch: "1.34.4" };
     /// The newest that is tested.
     pub const NEWER: Self = Self { minor: "1.36", patch: "1.36.3" };
+
+    /// Major and minor number, as the files of its dependencies are called.
+    pub(crate) fn minor(self) -> &'static str {
+        self.minor
+    }
 }
 
 impl fmt::Display for Version {
@@ -63,7 +68,7 @@ fn kubernetes_program(version: Version) -> Program<'static> {
     let variable = |name: &str, value: &str| format!("k8s.io/component-base/version.{name}={value}");
     Program {
         module: "kubernetes",
-        dependencies: version.minor,
+        dependencies: version.minor(),
         package: ".",
         name: format!("kubernetes-{version}"),
         variables: vec![

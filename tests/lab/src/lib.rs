@@ -88,7 +88,7 @@ pub fn load(root: &Path) -> Result<(), LabError> {
 /// The same, with the product compiled as `profile` says.
 pub fn load_as(root: &Path, profile: Profile) -> Result<(), LabError> {
     let layout = Layout::new(root);
-    let clusters = clusters([Version::OLDER; 2]);
+    let clusters = clusters([Version::NEWER; 2]);
     if !clusters.iter().all(|cluster| cluster.is_there(&layout)) {
         return Err(LabError::Machine("there is no lab: bring it up first".to_owned()));
     }
@@ -100,7 +100,7 @@ pub fn load_as(root: &Path, profile: Profile) -> Result<(), LabError> {
 pub fn load_for_figures(root: &Path, say: &dyn Fn(&str)) -> Result<(), LabError> {
     let layout = Layout::new(root);
     let archives = [product::build_release(&layout, say)?, image::build_rsync(&layout, say)?];
-    import(&clusters([Version::OLDER; 2]), &archives)
+    import(&clusters([Version::NEWER; 2]), &archives)
 }
 
 fn import(clusters: &[Cluster], archives: &[PathBuf]) -> Result<(), LabError> {
@@ -123,7 +123,7 @@ fn write_kubeconfig(layout: &Layout, clusters: &[Cluster; 2]) -> Result<(), LabE
 pub fn down(root: &Path) -> Result<(), LabError> {
     let layout = Layout::new(root);
     Link::new(root).down();
-    for cluster in &clusters([Version::OLDER; 2]) {
+    for cluster in &clusters([Version::NEWER; 2]) {
         cluster.down(&layout)?;
     }
     layout.remove_home()
@@ -132,7 +132,7 @@ pub fn down(root: &Path) -> Result<(), LabError> {
 /// What every node of the lab says of itself, or why [`up`] would make the lab anew; empty if there is none.
 pub fn status(root: &Path) -> Result<String, LabError> {
     let layout = Layout::new(root);
-    let clusters = clusters([Version::OLDER; 2]);
+    let clusters = clusters([Version::NEWER; 2]);
     if !clusters.iter().any(|cluster| cluster.is_there(&layout)) {
         return Ok(String::new());
     }

@@ -44,7 +44,7 @@ impl Link {
         if weather.is_clear() {
             return Ok(());
         }
-        let [a, b] = crate::clusters([crate::Version::OLDER; 2]);
+        let [a, b] = crate::clusters([crate::Version::NEWER; 2]);
         for (n, from, to) in [(0, &a, &b), (1, &b, &a)] {
             let rule = TABLE + n;
             if sh(&format!("ip rule show pref {rule}"))?.trim().is_empty() {

@@ -20,7 +20,7 @@ use tranship_lab::{
 enum Lab {
     /// Bring both clusters up.
     Up {
-        /// The second one runs the newest version of Kubernetes instead of the oldest.
+        /// The first one runs the oldest version of Kubernetes that is tested instead of the newest.
         #[arg(long)]
         mixed: bool,
     },
@@ -97,8 +97,8 @@ fn act(lab: &Lab) -> Result<String, LabError> {
     let root = root();
     match lab {
         Lab::Up { mixed } => {
-            let newer = if *mixed { Version::NEWER } else { Version::OLDER };
-            up(root, [Version::OLDER, newer], &|line| println!("{line}")).map(|_| String::new())
+            let older = if *mixed { Version::OLDER } else { Version::NEWER };
+            up(root, [older, Version::NEWER], &|line| println!("{line}")).map(|_| String::new())
         }
         Lab::Down => down(root).map(|()| String::new()),
         Lab::Status => status(root),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Version};
 use crate::command::{command, run};
 use crate::golang::{Program, build};
 use crate::processes::{log, start, wait_for};
@@ -11,7 +11,8 @@ use crate::{LabError, Layout, READY_MAX};
 /// The driver's name, as storage classes give it.
 const DRIVER: &str = "lab.tranship.io";
 
-/// Controllers of Kubernetes' storage group, each with the module that it comes from.
+/// Controllers of Kubernetes' storage group, each with the package that it comes from. They are built together with the
+/// newest Kubernetes, from the same versions of everything: nearly all that they need is built for that already.
 const CONTROLLERS: &[(&str, &str)] = &[
     ("provisioner", "github.com/kubernetes-csi/external-provisioner/v6/cmd/csi-provisioner"),
     ("attacher", "github.com/kubernetes-csi/external-attacher/v4/cmd/csi-attacher"),
@@ -66,8 +67,8 @@ impl Storage {
     pub(crate) fn build(layout: &Layout, say: &dyn Fn(&str)) -> Result<Self, LabError> {
         let build = |&(name, package): &(&'static str, &'static str)| {
             let program = Program {
-                module: "csi",
-                dependencies: name,
+                module: "kubernetes",
+                dependencies: Version::NEWER.minor(),
                 package,
                 name: format!("csi-{name}"),
                 variables: Vec::new(),

@@ -40,7 +40,7 @@ pub fn lab() -> &'static Lab {
     static LAB: OnceLock<Result<Lab, String>> = OnceLock::new();
     let made = LAB.get_or_init(|| {
         let is_mixed = std::env::var_os("TRANSHIP_LAB_MIXED").is_some();
-        let versions = [Version::OLDER, if is_mixed { Version::NEWER } else { Version::OLDER }];
+        let versions = [if is_mixed { Version::OLDER } else { Version::NEWER }, Version::NEWER];
         let is_given = std::env::var_os("TRANSHIP_BINARY").is_some();
         let layout = if is_given { Ok(Layout::new(root())) } else { up(root(), versions, &|line| say(line)) };
         match layout {
