@@ -178,7 +178,7 @@ impl Pair {
         let mut last = None;
         let (link, is_final) = (&record.migration.spec.link, wanted.purpose.level().is_some());
         // Through the API servers nothing passes without somebody who brings it.
-        let paths = meeting::paths(link, record.path.as_ref(), self.plan.from.side, is_final).into_iter();
+        let paths = meeting::paths(link, record.path_of(volume), self.plan.from.side, is_final).into_iter();
         for path in paths.filter(|path| !(wanted.detaches && path.is_relayed)) {
             let attempt = Attempt::new(self, record, place, path.clone(), wanted);
             match attempt.run(watch).await? {

@@ -301,7 +301,7 @@ fn note(record: &mut Record, outcome: &Outcome) {
         volume.predicted_seconds = outcome.predicted_seconds(level).or(volume.predicted_seconds);
         volume.change_bytes_per_second = outcome.change_bytes_per_second().or(volume.change_bytes_per_second);
     }
-    if let Some(path) = &outcome.path {
+    if let Some(path) = &outcome.stage.path {
         record.path = Some(path.clone());
     }
     record.passed(outcome.stage.clone());
@@ -322,5 +322,6 @@ fn interrupted(volume: usize, error: &Error, wanted: &Wanted, owner: Side) -> St
         bytes: 0,
         sent: 0,
         gaps: Vec::new(),
+        path: None,
     }
 }

@@ -349,6 +349,22 @@ pub struct StageRecord {
     /// Kinds of gaps, each with its number.
     #[serde(default)]
     pub gaps: Vec<(String, u64)>,
+    /// How the agents met, if they did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<Path>,
+}
+
+impl StageRecord {
+    /// Its kind and number, as people read them.
+    pub fn title(&self) -> String {
+        let kind = match (self.is_final, self.is_back) {
+            (false, false) => "stage",
+            (false, true) => "stage back",
+            (true, false) => "final",
+            (true, true) => "final back",
+        };
+        format!("{kind} {}", self.stage)
+    }
 }
 
 /// Something that happened.

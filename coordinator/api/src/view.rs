@@ -30,7 +30,7 @@ pub struct View {
     pub projected_downtime_seconds: Option<f64>,
     /// Level of proof that a cutover asks for.
     pub verify: &'static str,
-    /// How the agents met last.
+    /// How the agents beside any of them met last.
     pub path: Option<Path>,
     /// The proof of the last cutover.
     pub proof: Option<Proof>,
@@ -93,6 +93,8 @@ pub struct VolumeView {
     pub running: Option<Running>,
     /// Its last pass.
     pub last: Option<StageRecord>,
+    /// How the agents beside it met last.
+    pub path: Option<Path>,
     /// When a pass was last committed.
     pub staged_at: Option<Timestamp>,
     /// Bytes per second by which it changes.
@@ -137,6 +139,7 @@ impl View {
                 running: running.get(at).cloned().flatten(),
                 kind: if volume.is_block { "block" } else { "tree" },
                 last: of_volume().next_back().cloned(),
+                path: record.path_of(at).cloned(),
                 staged_at: of_volume().rfind(|stage| stage.exit == 0).map(|stage| stage.at),
                 change_bytes_per_second: volume.change_bytes_per_second,
                 predicted_seconds: volume.predicted_seconds,

@@ -66,6 +66,11 @@ impl RunError {
         self
     }
 
+    /// Whether it may be over by itself: a cluster does not answer, or not in time.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(&*self.code, "TS-K901" | "TS-K902" | "TS-K904")
+    }
+
     /// The same, where it comes after something was done.
     pub(crate) fn after_the_start(self) -> Self {
         let exit = if self.exit == Exit::Refused { Exit::Failed } else { self.exit };

@@ -24,8 +24,6 @@ pub struct Outcome {
     pub report: Option<Value>,
     /// The agent's error, if it was not.
     pub error: Option<Value>,
-    /// How the agents met.
-    pub path: Option<Path>,
 }
 
 impl Outcome {
@@ -63,8 +61,9 @@ impl Outcome {
             bytes: number("bytes_scanned"),
             sent: number("bytes_sent"),
             gaps: gaps.into_iter().flatten().filter_map(gap_count).collect(),
+            path,
         };
-        Self { stage, report: ended.report.clone(), error: ended.error.clone(), path }
+        Self { stage, report: ended.report.clone(), error: ended.error.clone() }
     }
 
     /// Whether the pass was committed at the destination.

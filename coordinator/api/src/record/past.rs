@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Happening, Proof, Record, StageRecord, Timeline};
+use super::{Happening, Path, Proof, Record, StageRecord, Timeline};
 use crate::object::Side;
 
 /// Passes that are remembered.
@@ -59,6 +59,12 @@ impl Record {
     pub fn passed(&mut self, stage: StageRecord) {
         self.stages.push(stage);
         self.dropped.stages += drop_oldest(&mut self.stages, STAGES_MAX);
+    }
+
+    /// How the agents beside this volume met last, or, where it has had no pass, those beside any other.
+    pub fn path_of(&self, volume: usize) -> Option<&Path> {
+        let of_volume = self.stages.iter().rev().filter(|stage| stage.volume == volume);
+        of_volume.filter_map(|stage| stage.path.as_ref()).next().or(self.path.as_ref())
     }
 
     /// Adds the commit that is being made, with the proof that the record has.

@@ -46,7 +46,7 @@ pub(crate) struct CreateArgs {
     /// Context of the cluster where the application runs [default: the current one]
     #[arg(long, value_name = "CONTEXT")]
     pub(crate) from: Option<String>,
-    /// Context of the cluster where it is to run; the same one to change a storage class or a namespace
+    /// Context of the cluster where it is to run; the same one to move to another namespace, or storage class, in it
     #[arg(long, value_name = "CONTEXT", required_unless_present = "file")]
     pub(crate) to: Option<String>,
     /// The application's namespace, and what it is called at the destination if that differs

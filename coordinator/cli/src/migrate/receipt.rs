@@ -109,18 +109,12 @@ fn older(dropped: u64, what: &str) -> Vec<String> {
 }
 
 fn pass(record: &Record, stage: &StageRecord) -> String {
-    let kind = match (stage.is_final, stage.is_back) {
-        (false, false) => "stage",
-        (false, true) => "stage back",
-        (true, false) => "final",
-        (true, true) => "final back",
-    };
     let result = stage.error.clone().unwrap_or_else(|| format!("exit code {}", stage.exit));
     format!(
-        "| {:.0} | {} | {kind} {} | {:.1} | {} | {} |",
+        "| {:.0} | {} | {} | {:.1} | {} | {} |",
         stage.at,
         record.volumes[stage.volume].claim(Side::Source).name,
-        stage.stage,
+        stage.title(),
         stage.seconds,
         human::bytes(stage.sent),
         result.replace('|', "\\|"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tranship_api::Side;
-use tranship_api::record::{Authority, Record, StageRecord, Timeline};
+use tranship_api::record::{Authority, Path, Record, StageRecord, Timeline};
 use tranship_api::view::{Resident, Running, SideView, View};
 use tranship_coordinator::cutover::{Verdict, downtime_seconds};
 use tranship_coordinator::pair::Outcome;
@@ -24,19 +24,31 @@ const LOOK: Duration = Duration::from_secs(2);
 /// Lines of history that people are shown.
 const HISTORY_LINES: usize = 10;
 
+/// Passes that people are shown.
+const PASS_LINES: usize = 10;
+
 /// `status`.
 pub(crate) async fn status(args: StatusArgs, context: Context) -> Result<Exit, RunError> {
-    let mut last = None;
+    let (mut last, mut complaint) = (None, None);
     loop {
-        let ledger = find::ledger(&args.named).await?;
-        let (running, resident) =
-            tokio::join!(observe::running(&ledger), resident::seen(ledger.cluster(Side::Source), &ledger.record),);
-        let view = View { resident, ..view(&ledger, running) };
-        if last.as_ref() != Some(&view) {
-            context.printer.line(&text(&view));
-            context.printer.json(&view);
+        match look(&args).await {
+            Ok(view) => {
+                if last.as_ref() != Some(&view) {
+                    context.printer.line(&text(&view));
+                    context.printer.json(&view);
+                }
+                (last, complaint) = (Some(view), None);
+            }
+            // Whoever watches for days sees an API server come and go.
+            Err(error) if args.watch && last.is_some() && error.may_pass() => {
+                let says = error.to_string();
+                if complaint.as_ref() != Some(&says) {
+                    context.printer.aside(&format!("it cannot be seen now, and is looked at again: {says}"));
+                }
+                complaint = Some(says);
+            }
+            Err(error) => return Err(error),
         }
-        last = Some(view);
         if !args.watch {
             return Ok(Exit::Done);
         }
@@ -45,6 +57,14 @@ pub(crate) async fn status(args: StatusArgs, context: Context) -> Result<Exit, R
             () = context.stop.wait() => return Ok(Exit::Done),
         }
     }
+}
+
+/// Everything that is to be seen now.
+async fn look(args: &StatusArgs) -> Result<View, RunError> {
+    let ledger = find::ledger(&args.named).await?;
+    let (running, resident) =
+        tokio::join!(observe::running(&ledger), resident::seen(ledger.cluster(Side::Source), &ledger.record));
+    Ok(View { resident, ..view(&ledger, running) })
 }
 
 /// What is shown of a record.
@@ -94,7 +114,7 @@ pub(super) fn print_cutover(ledger: &Ledger, verdict: &Verdict, printer: Printer
 pub(super) fn print_pass(record: &Record, outcome: &Outcome, printer: Printer) {
     let stage = &outcome.stage;
     let name = &record.volumes[stage.volume].claim(record.owner).name;
-    let way = outcome.path.as_ref().map_or(String::new(), |path| {
+    let way = stage.path.as_ref().map_or(String::new(), |path| {
         let relayed = if path.is_relayed { " through the API servers" } else { "" };
         format!(" over {}{relayed}", path.transport)
     });
@@ -167,18 +187,13 @@ fn text(view: &View) -> String {
         let change =
             volume.change_bytes_per_second.map_or(String::new(), |rate| format!(", changes {}", human::rate(rate)));
         lines.push(format!("  {:<12} {name}: {last}{change}{running}", volume.kind));
+        lines.extend(volume.path.as_ref().map(|path| format!("{:15}{}", "", way(path, volume.last.as_ref()))));
     }
     if let Some(seconds) = view.projected_downtime_seconds {
         lines.push(format!("  projected downtime {}, proof level {}", human::seconds(seconds), view.verify));
     }
-    if let Some(path) = &view.path {
-        let met = match path.is_relayed {
-            true => "through both API servers and this machine".to_owned(),
-            false => format!("the {} listens at {}", path.listen, path.address),
-        };
-        lines.push(format!("  path         {met}, {}", path.transport));
-    }
     lines.extend(view.resident.iter().map(|resident| format!("  coordinator  {}", resident_text(resident))));
+    lines.extend(view.stages.iter().rev().take(PASS_LINES).rev().map(|stage| pass(view, stage)));
     let history = view.history.iter().rev().take(HISTORY_LINES).rev();
     lines.extend(history.map(|happened| format!("  {:.0}  {}", happened.at, happened.what)));
     let stopped = view.stopped_since.iter();
@@ -189,6 +204,27 @@ fn text(view: &View) -> String {
     );
     lines.extend(view.next.iter().map(|next| format!("  next: {next}")));
     lines.join("\n")
+}
+
+/// How agents met, and the rate at which their last pass sent.
+fn way(path: &Path, last: Option<&StageRecord>) -> String {
+    let met = match path.is_relayed {
+        true => "through both API servers and this machine".to_owned(),
+        false => format!("the {} listens at {}", path.listen, path.address),
+    };
+    let rate = last.filter(|stage| stage.seconds > 0.0 && stage.path.as_ref() == Some(path));
+    let rate = rate.map_or(String::new(), |stage| format!(", {}", human::rate(stage.sent as f64 / stage.seconds)));
+    format!("path: {met}, {}{rate}", path.transport)
+}
+
+/// A pass that is over, as one line.
+fn pass(view: &View, stage: &StageRecord) -> String {
+    let name = view.volumes.get(stage.volume).map_or("", |volume| &volume.claims[0]);
+    let result = match &stage.error {
+        Some(error) => format!("FAILED: {error}"),
+        None => format!("{} sent in {}", human::bytes(stage.sent), human::seconds(stage.seconds)),
+    };
+    format!("  {:.0}  {name}: {}, {result}{}", stage.at, stage.title(), gaps(stage))
 }
 
 /// The coordinator in the cluster.
@@ -222,4 +258,53 @@ pub(super) fn timeline(timeline: &Timeline) -> String {
     }
     let all = human::seconds(last.duration_since(began).as_secs_f64());
     format!("downtime {all}: {}", parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tranship_api::migration::{Migration, Mode};
+    use tranship_api::record::VolumeRecord;
+
+    use super::*;
+
+    fn volume(name: &str) -> VolumeRecord {
+        serde_json::from_value(json!({"claims": [{"name": name}, {"name": name}], "isBlock": false})).expect("a volume")
+    }
+
+    fn stage(volume: usize, stage: u64, error: Option<&str>, path: Option<(&str, &str)>) -> StageRecord {
+        let path = path.map(|(transport, address)| {
+            json!({"listen": "destination", "isRelayed": false, "transport": transport, "address": address})
+        });
+        let pass = json!({"volume": volume, "pass": "1", "at": "2026-01-02T03:04:05Z", "exit": 0, "error": error,
+            "stage": stage, "seconds": 2.0, "bytes": 4 << 20, "sent": 2 << 20, "path": path});
+        serde_json::from_value(pass).expect("a pass")
+    }
+
+    #[test]
+    fn status_tells_of_each_volume_its_own_path_and_rate_and_of_all_their_last_passes() {
+        let volumes = vec![volume("data"), volume("logs")];
+        let mut record = Record::new(
+            String::new(),
+            String::new(),
+            Migration::new("move", "shop"),
+            Default::default(),
+            Mode::Plain,
+            volumes,
+        );
+        record.passed(stage(0, 1, None, Some(("quic", "10.0.0.1:1"))));
+        record.passed(stage(1, 1, None, Some(("tcp", "10.0.0.2:2"))));
+        record.passed(stage(1, 2, Some("TS-E230: it is full"), None));
+        let side = SideView { context: String::new(), namespace: String::new(), authority: None, unknown: None };
+        let text = text(&View::new(&record, [side.clone(), side], Vec::new(), None));
+        for line in [
+            "path: the destination listens at 10.0.0.1:1, quic, 1.00 MiB/s",
+            // The pass that failed before its agents met says nothing of a rate.
+            "path: the destination listens at 10.0.0.2:2, tcp",
+            "2026-01-02T03:04:05Z  data: stage 1, 2.00 MiB sent in 2.00 s",
+            "2026-01-02T03:04:05Z  logs: stage 2, FAILED: TS-E230: it is full",
+        ] {
+            assert!(text.lines().any(|shown| shown.trim() == line), "{line} is not in\n{text}");
+        }
+    }
 }
