@@ -163,7 +163,7 @@ mod tests {
         assert_eq!((options.source.to_str(), options.state.to_str()), (Some("/-odd volume"), Some("/state/data")));
         assert_eq!(options.destination, Destination::Listen("[::]:7401".parse().expect("an address")));
         assert_eq!(options.exclude, ["--final", "*.tmp"]);
-        assert_eq!((options.accepted_gaps.len(), options.final_level.is_some()), (2, true));
+        assert_eq!((options.accepted_gaps.len(), options.is_final), (2, true));
         assert_eq!(options.link.bandwidth.expect("a share").bytes_per_second().get(), 2_500);
     }
 
