@@ -5,9 +5,10 @@
 
 mod apply;
 mod moving;
+mod recheck;
 mod survey;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -32,6 +33,7 @@ use crate::volume::{Access, Claim, Facts, Volume};
 pub use apply::Applied;
 use apply::{BasisContents, Target};
 use moving::Moving;
+use recheck::Touched;
 use survey::Survey;
 
 /// Entries in one message of a listing.
@@ -46,6 +48,8 @@ pub struct Destination {
     stop: Arc<AtomicBool>,
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// What is counted when what was written is read back.
+    pub recheck_counters: Counters,
     /// What is counted when the volume is read for a proof.
     pub proof_counters: Counters,
     inner: Mutex<Inner>,
@@ -56,6 +60,9 @@ pub struct Destination {
     undone: Mutex<BTreeSet<Place>>,
     targets: Mutex<HashMap<ContentId, Arc<Target>>>,
     basis_contents: BasisContents,
+    /// What this pass wrote of contents that had been read back, by where their leaves are: in the map of this session, and
+    /// in that of the manifest once there is one.
+    touched: Mutex<BTreeMap<u64, Touched>>,
     moving: Mutex<Moving>,
     has_touched: AtomicBool,
     /// Goes with the last of the threads that still work for this session.
@@ -113,6 +120,7 @@ impl Destination {
             threads,
             stop,
             counters: Arc::default(),
+            recheck_counters: Counters::default(),
             proof_counters: Counters::default(),
             inner: Mutex::default(),
             journal: Mutex::default(),
@@ -120,6 +128,7 @@ impl Destination {
             undone: Mutex::default(),
             targets: Mutex::default(),
             basis_contents: BasisContents::new(),
+            touched: Mutex::default(),
             moving: Mutex::default(),
             has_touched: AtomicBool::new(false),
             _claim: None,
@@ -178,6 +187,7 @@ impl Destination {
                 Event::Checkpointed
             }
             Action::Commit(finish) => Event::Committed(self.commit(finish)?),
+            Action::Recheck => Event::Rechecked(self.recheck()?),
             Action::Prove(challenge) => Event::Proved(self.prove(&challenge)?),
             Action::List => Event::Listed(self.list()?),
             Action::Doubt(gaps) => {
@@ -348,10 +358,16 @@ impl Destination {
         let changes = lock(&pass.changes).take().expect("a pass is committed once").sorted()?;
         let map = Map::new(store.create("map.new")?)?;
         let mut list = write_list::<Entry>(store, "manifest.new")?;
+        let mut touched = lock(&self.touched);
+        let mut touched_before = std::mem::take(&mut *touched);
         for entry in overlay(base, changes) {
             let mut entry = entry?;
             entry.map = match (entry.map, &pass.known_map) {
-                (Some(at), _) if at & FRESH != 0 => Some(pass.map.copy_to(&map, at & !FRESH, entry.size)?),
+                (Some(at), _) if at & FRESH != 0 => {
+                    let start = pass.map.copy_to(&map, at & !FRESH, entry.size)?;
+                    touched.extend(touched_before.remove(&(at & !FRESH)).map(|what| (start, what)));
+                    Some(start)
+                }
                 (Some(at), Some(known)) => Some(known.copy_to(&map, at, entry.size)?),
                 (Some(_), None) | (None, _) => None,
             };
@@ -381,6 +397,7 @@ impl Destination {
             reads_rest,
             manifest,
             is_device_known: false,
+            needs_read_back: true,
             threads: self.threads,
             stop: &self.stop,
             counters: &self.proof_counters,

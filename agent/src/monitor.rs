@@ -42,7 +42,7 @@ phases! {
     Finishing, "finishing";
     /// Both sides make their manifests durable.
     Committing, "committing";
-    /// Both volumes are read again.
+    /// What was written is read back, and for a proof both volumes are read again.
     Proving, "proving";
     /// Nothing is left to do.
     Done, "done";

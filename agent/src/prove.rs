@@ -50,6 +50,9 @@ pub struct Proving<'a> {
     pub reads_rest: bool,
     /// The manifest whose digests are taken for granted at level `tracked`, where nothing has moved since.
     pub manifest: Option<String>,
+    /// Whether it counts only for what was read back from the device since it was written: on the side that writes, its
+    /// digests are those of what was received.
+    pub needs_read_back: bool,
     /// Whether that holds for a device, too, which has no stat that would have moved.
     pub is_device_known: bool,
     /// Threads for reading.
@@ -92,7 +95,7 @@ impl Proving<'_> {
             let next = scanned.next().transpose()?;
             let is_end = next.is_none();
             if let Some(scanned) = next {
-                let known = take_known(&mut known, &scanned, self.is_device_known)?;
+                let known = self.take_known(&mut known, &scanned)?;
                 batch.push((scanned, known));
             }
             if batch.len() >= BATCH_ENTRIES || is_end {
@@ -122,23 +125,26 @@ impl Proving<'_> {
         proof.read_bytes = Counters::get(&self.counters.bytes_done) - read_before;
         Ok((proof, Listing { left_out }))
     }
-}
 
-fn take_known(
-    known: &mut Peekable<crate::state::Entries>,
-    scanned: &Scanned,
-    is_device_known: bool,
-) -> Result<Option<Digest>, StateError> {
-    while let Some(entry) = known.next_if(|entry| entry.as_ref().map_or(true, |entry| entry.place <= scanned.place)) {
-        let entry: Entry = entry?;
-        if entry.place == scanned.place {
-            let is_same = entry.stat.is_some_and(|stat| {
-                scanned.stat.is_unchanged_since(&stat) || (is_device_known && scanned.stat == stat)
-            });
-            return Ok(entry.content.filter(|_| is_same));
+    /// The digest that the manifest has for what the scan found, if it can be taken for granted.
+    fn take_known(
+        &self,
+        known: &mut Peekable<crate::state::Entries>,
+        scanned: &Scanned,
+    ) -> Result<Option<Digest>, StateError> {
+        while let Some(entry) = known.next_if(|entry| entry.as_ref().map_or(true, |entry| entry.place <= scanned.place))
+        {
+            let entry: Entry = entry?;
+            if entry.place == scanned.place {
+                let is_same = entry.stat.is_some_and(|stat| {
+                    scanned.stat.is_unchanged_since(&stat) || (self.is_device_known && scanned.stat == stat)
+                });
+                let is_held = entry.is_read_back || !self.needs_read_back;
+                return Ok(entry.content.filter(|_| is_same && is_held));
+            }
         }
+        Ok(None)
     }
-    Ok(None)
 }
 
 struct EntryReader<'a> {

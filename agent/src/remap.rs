@@ -66,7 +66,7 @@ mod tests {
 
     fn entry(path: &str) -> Entry {
         let (stat, meta, content, map, leader) = (None, None, None, None, None);
-        Entry { place: place(path), kind: Kind::File, size: 0, stat, meta, content, map, leader }
+        Entry { place: place(path), kind: Kind::File, size: 0, stat, meta, content, map, leader, is_read_back: false }
     }
 
     fn remapped(paths: &[&str], moved: &[(&str, &str)]) -> Option<Vec<String>> {

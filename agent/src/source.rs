@@ -336,6 +336,7 @@ impl Source {
             block_bytes: None,
             reads_rest: false,
             manifest: state.head.token.map(manifest_name),
+            needs_read_back: false,
             threads: self.settings.threads,
             stop: &self.stop,
             counters: &self.proof_counters,
@@ -567,6 +568,7 @@ impl Survey {
                     content: surveyed.content,
                     map: None,
                     leader: surveyed.leader,
+                    is_read_back: false,
                 });
                 Ok(())
             }
@@ -617,6 +619,7 @@ fn entry_of(candidate: &Candidate, kind: Kind, stat: Option<Stat>, size: u64, me
         content: None,
         map: None,
         leader: candidate.found.as_ref().and_then(|found| found.leader.clone()),
+        is_read_back: false,
     }
 }
 

@@ -49,8 +49,10 @@ pub struct Pass {
     pub fidelity: Fidelity,
     /// What may be missing.
     pub accepted_gaps: Vec<GapKind>,
-    /// Whether there are no writers, and how much is read for the proof then.
-    pub final_level: Option<Level>,
+    /// Whether there are no writers: then both sides are proven equal.
+    pub is_final: bool,
+    /// How much is read for the proof. A stage gets ready for it: for `tracked` the destination reads back what it wrote.
+    pub level: Level,
     /// What is left out.
     pub excludes: Vec<String>,
     /// How contents are packed.
@@ -78,8 +80,8 @@ pub async fn send(
     let contract = pass.accepted_gaps.iter().fold(Contract::all(pass.fidelity), |all, gap| all.accepting(*gap));
     let settings = Settings {
         contract,
-        is_final: pass.final_level.is_some(),
-        reads_twice: pass.final_level == Some(Level::Full),
+        is_final: pass.is_final,
+        reads_twice: pass.is_final && pass.level == Level::Full,
         excludes: pass.excludes.clone(),
         threads: threads(),
         tracking: pass.tracking.clone(),
@@ -92,11 +94,12 @@ pub async fn send(
     let order = Order {
         greeting: greeting(&facts),
         contract,
-        is_final: pass.final_level.is_some(),
+        is_final: pass.is_final,
         block_bytes: block_bytes(&*pass.volume, &facts)?,
         excludes: pass.excludes.clone(),
         only_examines: false,
-        proof: pass.final_level.map(|level| (level, random())),
+        rechecks: pass.level == Level::Tracked,
+        proof: pass.is_final.then(|| (pass.level, random())),
         token: Token(random()),
         data_streams: DATA_STREAMS,
         reads_max: threads() + 2,
@@ -117,10 +120,11 @@ fn report(pass: &Pass, facts: &Facts, source: &Source, sent: &Sent, duration: Du
         BasisChoice::Nothing => report::Basis::Nothing,
     };
     let stage = source.stage();
-    let mut report = Report::new(stage, pass.final_level.is_some(), report_kind(facts.kind), basis);
+    let mut report = Report::new(stage, pass.is_final, report_kind(facts.kind), basis);
     let counters = &source.counters;
     let get = Counters::get;
     let committed = sent.session.committed().unwrap_or_default();
+    let rechecked = sent.session.rechecked().unwrap_or_default();
     report.counts = report::Counts {
         entries_scanned: get(&counters.entries_scanned),
         entries_changed: get(&counters.entries_changed),
@@ -129,7 +133,7 @@ fn report(pass: &Pass, facts: &Facts, source: &Source, sent: &Sent, duration: Du
         bytes_scanned: get(&counters.bytes_scanned),
         bytes_read_source: get(&counters.bytes_read),
         bytes_tracked: get(&counters.bytes_tracked),
-        bytes_read_destination: committed.read_bytes,
+        bytes_read_destination: committed.read_bytes + rechecked.read_bytes,
         bytes_written_destination: committed.written_bytes,
         bytes_sent: sent.sent_bytes,
         bytes_received: sent.received_bytes,
@@ -146,10 +150,10 @@ fn report(pass: &Pass, facts: &Facts, source: &Source, sent: &Sent, duration: Du
     let gaps = source.gaps();
     report.gaps = gaps.listed().iter().map(|gap| report::Gap::new(gap, &pass.accepted_gaps)).collect();
     report.gap_counts = gaps.counts().iter().map(|(&kind, &count)| report::GapCount { kind, count }).collect();
-    if let (Some(verdict), Some(level)) = (sent.session.verdict(), pass.final_level) {
+    if let Some(verdict) = sent.session.verdict() {
         let versions =
             report::Versions { source: BUILD.to_owned(), destination: report::printable(sent.session.peer_build()) };
-        prove(&mut report, verdict, level, pass.fidelity, versions);
+        prove(&mut report, verdict, pass.level, pass.fidelity, versions);
     }
     report.transport = Some(report::Transport {
         name: sent.link.transport.to_owned(),
@@ -167,6 +171,13 @@ fn report(pass: &Pass, facts: &Facts, source: &Source, sent: &Sent, duration: Du
     if committed.drifted_entries > 0 {
         let count = committed.drifted_entries;
         report.notes.push(format!("{count} entries had been changed at the destination by somebody else: healed"));
+    }
+    if rechecked.lost_entries > 0 {
+        let count = rechecked.lost_entries;
+        report.notes.push(format!(
+            "{count} entries are not on the destination's device as they were written and flushed: the next pass writes \
+             them again"
+        ));
     }
     report
 }
@@ -347,6 +358,7 @@ pub fn compare(
             reads_rest: true,
             manifest: None,
             is_device_known: false,
+            needs_read_back: false,
             threads: threads(),
             stop: halt,
             counters: &counters[side],
@@ -403,6 +415,7 @@ pub async fn examine(
         block_bytes: block_bytes(&*volume, &facts)?,
         excludes: excludes.to_vec(),
         only_examines: true,
+        rechecks: false,
         proof: Some((Level::Full, random())),
         token: Token(random()),
         data_streams: DATA_STREAMS,

@@ -20,7 +20,7 @@ use tranship_agent::monitor::Monitor;
 use tranship_agent::report::Report;
 use tranship_agent::sync::{Compression, Pass, Receiving, examine, open_source, receive, send};
 use tranship_proto::Message;
-use tranship_proto::message::{Contract, Fidelity};
+use tranship_proto::message::{Contract, Fidelity, Level};
 
 /// Longer than anything here should take, shorter than a test runner's patience.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,7 +49,8 @@ async fn copy(folders: &Folders, source_dials: bool, trial: Trial) -> Report {
         state: folders.states.join("source"),
         fidelity: Fidelity::Owner,
         accepted_gaps: Vec::new(),
-        final_level: None,
+        is_final: false,
+        level: Level::Full,
         excludes: Vec::new(),
         compression: Compression::None,
         tracking: None,

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
+use tranship_api::migration::Verify;
 use tranship_api::record::Path;
 use tranship_api::{Record, Side, quantity};
 use tranship_proto::control::{Ended, Event, Order, PassState, Purpose, Request, Role, VolumeFacts, VolumeKind};
@@ -131,7 +132,7 @@ impl Pair {
             let mut ended = self.from.welcome.passes.iter().filter(of_volume).filter_map(|state| state.ended.as_ref());
             let ended = ended.find(|ended| !is_known(&ended.pass))?;
             let is_final = ended.report.as_ref().is_some_and(|report| report["final"] == true);
-            let purpose = if is_final { Purpose::Final { level: String::new() } } else { Purpose::Stage };
+            let purpose = if is_final { Purpose::Final { level: String::new() } } else { Purpose::default() };
             let wanted = Wanted { purpose, ..Wanted::default() };
             Some(Outcome::of(record, volume, began(&ended.pass), ended, None, &wanted))
         };
@@ -162,7 +163,7 @@ impl Pair {
                 if timeout(ALONE_MAX, self.to.until_over(&read.pass)).await.is_err() {
                     self.to.end(&read.pass).await?;
                 }
-                if wanted.purpose == Purpose::Stage && !is_comparison(&read.pass) {
+                if matches!(wanted.purpose, Purpose::Stage { .. }) && !is_comparison(&read.pass) {
                     return Ok(Some(Outcome::of(record, volume, began, &ended, None, wanted)));
                 }
             }
@@ -234,7 +235,11 @@ impl Pair {
             volume: volume_key(volume),
             role,
             meeting: tranship_proto::control::Meeting::Listen { port: 0 },
-            purpose: wanted.purpose.clone(),
+            purpose: match &wanted.purpose {
+                // What it writes has to be read back, where the proof will believe it.
+                Purpose::Stage { .. } => Purpose::Stage { reads_back: spec.cutover.verify == Verify::Tracked },
+                purpose => purpose.clone(),
+            },
             mode: record.mode.word().to_owned(),
             accept_gaps: spec.accept_gaps.clone(),
             exclude: spec.exclude.clone(),
@@ -272,7 +277,9 @@ fn pass_name(epoch: u64, volume: usize, purpose: &Purpose, began: Timestamp) -> 
     let key = volume_key(volume);
     match purpose {
         Purpose::Comparison => format!("{epoch}-{key}-{COMPARISON}-{}", began.as_nanosecond()),
-        Purpose::Stage | Purpose::Final { .. } | Purpose::Probe => format!("{epoch}-{key}-{}", began.as_nanosecond()),
+        Purpose::Stage { .. } | Purpose::Final { .. } | Purpose::Probe => {
+            format!("{epoch}-{key}-{}", began.as_nanosecond())
+        }
     }
 }
 
@@ -323,11 +330,11 @@ mod tests {
     fn the_name_of_a_pass_tells_when_it_began() {
         let at: Timestamp = "2026-01-01T00:00:00.5Z".parse().expect("it is a time");
         let name = |volume, purpose| pass_name(7, volume, &purpose, at);
-        assert_eq!(began(&name(2, Purpose::Stage)), at);
-        assert_ne!(name(2, Purpose::Stage), name(1, Purpose::Stage));
+        assert_eq!(began(&name(2, Purpose::default())), at);
+        assert_ne!(name(2, Purpose::default()), name(1, Purpose::default()));
         assert_eq!(began(&name(2, Purpose::Comparison)), at);
         assert_eq!(
-            [Purpose::Stage, Purpose::Comparison].map(|purpose| is_comparison(&name(2, purpose))),
+            [Purpose::default(), Purpose::Comparison].map(|purpose| is_comparison(&name(2, purpose))),
             [false, true]
         );
     }

@@ -133,12 +133,15 @@ pub struct Order {
 }
 
 /// What comes of a pass.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Purpose {
     /// A copy, while the source may be in use.
-    #[default]
-    Stage,
+    Stage {
+        /// Whether what it writes is read back, since the final pass will be proven at level `tracked`.
+        #[serde(default)]
+        reads_back: bool,
+    },
     /// A copy that is proven equal.
     Final {
         /// `full` or `tracked`.
@@ -406,12 +409,18 @@ impl Order {
     }
 }
 
+impl Default for Purpose {
+    fn default() -> Self {
+        Self::Stage { reads_back: false }
+    }
+}
+
 impl Purpose {
     /// How much is read for the proof, if there is to be one.
     pub fn level(&self) -> Option<&String> {
         match self {
             Self::Final { level } => Some(level),
-            Self::Stage | Self::Comparison | Self::Probe => None,
+            Self::Stage { .. } | Self::Comparison | Self::Probe => None,
         }
     }
 }

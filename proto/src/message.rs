@@ -25,7 +25,7 @@ pub use self::hello::{Hello, Role, VolumeKind};
 pub use self::pass::{Ack, Barrier, Basis, BasisChoice, Begin, Committed, Finish, Plan};
 pub use self::piece::{Ask, Delta, Extent, Piece, Signature};
 pub use self::probe::Probed;
-pub use self::proof::{Challenge, Examine, Level, Listed, Proof};
+pub use self::proof::{Challenge, Examine, Level, Listed, Proof, Rechecked};
 pub use self::structure::Op;
 pub use self::survey::{SurveyItem, Surveyed};
 
@@ -72,6 +72,10 @@ pub enum Message {
     Gaps(Vec<Gap>),
     /// Destination: its manifest of this pass is durable.
     Committed(Committed),
+    /// Source: read back, from the device, what was written and nobody has read since.
+    Recheck,
+    /// Destination: what became of it, said now and then and at the end.
+    Rechecked(Rechecked),
     /// Either: read your volume again, with this nonce in the digest.
     Challenge(Challenge),
     /// Either: what was read.
@@ -118,6 +122,8 @@ impl Message {
             Self::Ack(_) => "Ack",
             Self::Gaps(_) => "Gaps",
             Self::Committed(_) => "Committed",
+            Self::Recheck => "Recheck",
+            Self::Rechecked(_) => "Rechecked",
             Self::Challenge(_) => "Challenge",
             Self::Proof(_) => "Proof",
             Self::Listing(_) => "Listing",
@@ -236,6 +242,11 @@ impl Message {
                 probed.encode(w);
                 27
             }
+            Self::Recheck => 28,
+            Self::Rechecked(rechecked) => {
+                rechecked.encode(w);
+                29
+            }
         };
         Frame { kind, head: writer.finish().into(), body }
     }
@@ -274,6 +285,8 @@ impl Message {
             25 => Self::Examine(Examine::decode(r)?),
             26 => return reader.finish().map(|()| Self::Probe(body)),
             27 => Self::Probed(Probed::decode(r)?),
+            28 => Self::Recheck,
+            29 => Self::Rechecked(Rechecked::decode(r)?),
             value => return Err(WireError::Meaningless { what: "message kind", value: u64::from(value) }),
         };
         reader.finish()?;

@@ -180,7 +180,7 @@ pub(crate) fn order(pass: &str, volume: &str, role: Role, meeting: Meeting) -> O
         volume: volume.into(),
         role,
         meeting,
-        purpose: Purpose::Stage,
+        purpose: Purpose::default(),
         mode: "plain".into(),
         accept_gaps: Vec::new(),
         exclude: Vec::new(),

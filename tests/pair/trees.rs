@@ -1,6 +1,7 @@
 //! A tree with everything in it, on every file system, through its whole life.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -164,4 +165,33 @@ fn a_life_in_folders_of_one_file_system_follows_its_seed() {
             .args([pair.source(), pair.destination()]),
     );
     verify.finish(DEADLINE).expect_code(0);
+}
+
+#[test]
+fn with_level_tracked_each_pass_reads_back_what_it_wrote_and_no_more() {
+    const MIB: u64 = 1 << 20;
+    let pair = Pair::of_folders();
+    let tracked = ["--verify", "tracked"];
+    let large = pair.source().join("large");
+    fs::write(&large, vec![7; 24 * MIB as usize]).expect("written");
+    fs::write(pair.source().join("small"), [7; 100]).expect("written");
+    let_clocks_tick(pair.source());
+    assert_eq!(pair.stage(&tracked).number("bytes_read_destination"), 24 * MIB + 100);
+    expect_idle(&pair.stage(&tracked));
+    let change =
+        |at| File::options().write(true).open(&large).expect("opened").write_all_at(&[8; 100], at).expect("written");
+    change(5 * MIB);
+    let_clocks_tick(pair.source());
+    assert_eq!(pair.stage(&tracked).number("bytes_read_destination"), MIB);
+    change(7 * MIB);
+    change(9 * MIB);
+    let_clocks_tick(pair.source());
+    assert_eq!(pair.finish(&tracked).number("bytes_read_destination"), 2 * MIB);
+    pair.expect_equal(&Contract::plain());
+    // A stage for level `full` reads nothing back, so that what it wrote is read before it is believed.
+    change(11 * MIB);
+    let_clocks_tick(pair.source());
+    assert_eq!(pair.stage(&[]).number("bytes_read_destination"), 0);
+    assert_eq!(pair.finish(&tracked).number("bytes_read_destination"), 24 * MIB);
+    pair.expect_equal(&Contract::plain());
 }

@@ -13,7 +13,7 @@ use tranship_engine::session::source::{self as from, Order, SourceSession, Verdi
 use tranship_engine::session::{Channel, Failure, Greeting};
 use tranship_proto::Message;
 use tranship_proto::id::{Epoch, Token};
-use tranship_proto::message::{Ack, Contract, Level, Op, VolumeKind};
+use tranship_proto::message::{Ack, Contract, Level, Op, Rechecked, VolumeKind};
 
 use crate::world::World;
 
@@ -21,6 +21,8 @@ use crate::world::World;
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Wish {
     pub(crate) is_final: bool,
+    /// Whether a final pass is proven at level `tracked`, for which a stage reads back what it wrote.
+    pub(crate) is_tracked: bool,
     pub(crate) has_writers: bool,
     /// One step in so many brings trouble; none if 0.
     pub(crate) trouble: u64,
@@ -41,6 +43,8 @@ pub(crate) struct Outcome {
     pub(crate) has_lied: bool,
     /// Entries that the destination says somebody else has changed.
     pub(crate) drifted_entries: u64,
+    /// What the destination read back, if it was to.
+    pub(crate) rechecked: Option<Rechecked>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -149,7 +153,8 @@ fn order(world: &mut World, wish: Wish) -> Order {
         block_bytes: (facts.kind == VolumeKind::Block).then(|| world.source.volume.places()[0].2),
         excludes: Vec::new(),
         only_examines: false,
-        proof: wish.is_final.then_some((Level::Full, nonce)),
+        rechecks: wish.is_tracked,
+        proof: wish.is_final.then_some((if wish.is_tracked { Level::Tracked } else { Level::Full }, nonce)),
         token: Token(token),
         data_streams: DATA_STREAMS,
         reads_max: 3,
@@ -494,6 +499,16 @@ impl Pass<'_> {
         let failures = [self.source.session.failure(), self.destination.session.failure()];
         self.outcome.failures = failures.into_iter().flatten().cloned().collect();
         self.outcome.drifted_entries = self.source.session.committed().map_or(0, |committed| committed.drifted_entries);
+        self.outcome.rechecked = self.source.session.rechecked();
+        if self.outcome.rechecked.is_some_and(|rechecked| rechecked.read_bytes > 0) {
+            self.world.reach.add("read back");
+        }
+        if self.outcome.rechecked.is_some_and(|rechecked| rechecked.lost_entries > 0) {
+            self.world.reach.add("found lost when it was read back");
+            // A stage does not tell a stranger's work on an image from its own.
+            let may_be_lost = self.world.has_lied || (self.world.is_block && self.world.is_meddled_with);
+            assert!(may_be_lost, "what a device that never lied holds was taken for lost");
+        }
         if self.outcome.is_committed {
             assert_eq!(self.source.session.peer_build(), DESTINATION_BUILD);
         }
@@ -513,6 +528,9 @@ impl Pass<'_> {
         let difference = self.world.difference();
         if verdict.is_equal() {
             self.world.reach.add("proven equal, and equal");
+            if self.wish.is_tracked {
+                self.world.reach.add("proven equal at level tracked");
+            }
             if self.has_lied() {
                 self.world.reach.add("proven equal after a device had lied");
             }

@@ -322,3 +322,137 @@ fn a_strangers_bytes_do_not_become_ours_by_moving_them() {
     assert!(world.difference().is_some());
     assert!(final_pass_is_equal(&mut world));
 }
+
+/// A pass at level `tracked`.
+fn tracked(world: &mut World, is_final: bool) -> Outcome {
+    world.clock.advance(Duration::from_secs(5));
+    let outcome = pass::run(world, Wish { is_final, is_tracked: true, ..Wish::default() });
+    assert!(outcome.is_committed, "{:?}", outcome.failures);
+    outcome
+}
+
+fn is_proven_equal(outcome: &Outcome) -> bool {
+    outcome.verdict.as_ref().expect("a final pass without trouble ends with a verdict").is_equal()
+}
+
+/// A large content at both sides, all of which was read back.
+fn with_large(from: Shape, to: Shape) -> World {
+    let mut world = World::bare(1, from, to);
+    if from == Shape::Tree {
+        file(&world.source.volume, "large", &vec![7; 3 * PIECE_BYTES]);
+    } else {
+        world.source.volume.truncate(&Place::root(), 3 * PIECE_BYTES);
+        world.source.volume.write(&Place::root(), &vec![7; 3 * PIECE_BYTES], 0);
+    }
+    tracked(&mut world, false);
+    // What was written too shortly before is read again.
+    tracked(&mut world, false);
+    world
+}
+
+/// Changes one leaf of the large content, or makes a small file. Each time it is something else.
+fn change(world: &World, name: &str) {
+    let (volume, new) = (&world.source.volume, [world.clock.elapsed().as_secs() as u8; LEAF_BYTES]);
+    match name {
+        "small" => file(volume, name, &new),
+        name => volume.write(&place(name), &new, PIECE_BYTES),
+    }
+}
+
+/// What changes, in what, and whether its stat tells of a write: what has none is read by each proof.
+const CHANGES: [(&str, Shape, Shape, bool); 4] = [
+    ("small", Shape::Tree, Shape::Tree, true),
+    ("large", Shape::Tree, Shape::Tree, true),
+    ("", Shape::Image(3 << 20), Shape::Image(64 << 20), true),
+    ("", Shape::Image(3 << 20), Shape::Device(3 << 20), false),
+];
+
+#[test]
+fn what_a_device_dropped_in_a_tracked_final_pass_is_not_proven() {
+    for (name, from, to, _) in CHANGES {
+        let mut world = with_large(from, to);
+        change(&world, name);
+        world.destination.volume.drop_write_after(0);
+        let outcome = tracked(&mut world, true);
+        assert_eq!(world.destination.volume.counts().dropped_writes, 1, "{name} {to:?}");
+        assert!(!is_proven_equal(&outcome), "{name} {to:?}");
+        assert!(is_proven_equal(&tracked(&mut world, true)), "{name} {to:?}");
+        assert_eq!(world.difference(), None, "{name} {to:?}");
+    }
+}
+
+#[test]
+fn what_a_device_dropped_in_a_tracked_stage_is_found_by_it_and_healed_by_the_next_one() {
+    for (name, from, to, has_times) in CHANGES {
+        let mut world = with_large(from, to);
+        change(&world, name);
+        world.destination.volume.drop_write_after(0);
+        let found = tracked(&mut world, false).rechecked.expect("it was to be read back");
+        assert_eq!(world.destination.volume.counts().dropped_writes, 1, "{name} {to:?}");
+        assert_eq!(found.lost_entries, u64::from(has_times), "{name} {to:?}");
+        if has_times {
+            let found = tracked(&mut world, false).rechecked.expect("it was to be read back");
+            assert_eq!((found.lost_entries, world.difference()), (0, None), "{name} {to:?}");
+        }
+        assert_eq!(is_proven_equal(&tracked(&mut world, true)), has_times, "{name} {to:?}");
+        assert!(is_proven_equal(&tracked(&mut world, true)), "{name} {to:?}");
+        assert_eq!(world.difference(), None, "{name} {to:?}");
+    }
+}
+
+#[test]
+fn what_a_device_dropped_in_a_stage_that_read_nothing_back_is_not_proven_at_level_tracked() {
+    for (name, from, to, _) in CHANGES {
+        let mut world = with_large(from, to);
+        change(&world, name);
+        world.destination.volume.drop_write_after(0);
+        committed_stage(&mut world);
+        assert!(world.difference().is_some(), "{name} {to:?}");
+        assert!(!is_proven_equal(&tracked(&mut world, true)), "{name} {to:?}");
+        assert!(is_proven_equal(&tracked(&mut world, true)), "{name} {to:?}");
+        assert_eq!(world.difference(), None, "{name} {to:?}");
+    }
+}
+
+#[test]
+fn of_what_was_read_back_only_the_pieces_that_are_written_are_read_again() {
+    for (name, from, to, has_times) in CHANGES.into_iter().filter(|(name, ..)| *name != "small") {
+        let mut world = with_large(from, to);
+        let read = |outcome: &Outcome| outcome.rechecked.expect("it was to be read back").read_bytes;
+        assert_eq!(read(&tracked(&mut world, false)), 0, "{to:?}: nothing was written");
+        change(&world, name);
+        let piece = if has_times { PIECE_BYTES as u64 } else { 0 };
+        assert_eq!(read(&tracked(&mut world, false)), piece, "{to:?}");
+        // What was written by a stage that read nothing back is read as a whole.
+        change(&world, name);
+        committed_stage(&mut world);
+        assert_eq!(read(&tracked(&mut world, false)), 3 * piece, "{to:?}");
+        // A final pass, too, reads what it wrote, and the proof believes the rest.
+        change(&world, name);
+        let last = tracked(&mut world, true);
+        assert_eq!(read(&last), piece, "{to:?}");
+        let proof = last.verdict.as_ref().expect("a verdict").theirs;
+        assert_eq!(proof.read_bytes, if has_times { 0 } else { 3 << 20 }, "{to:?}");
+        assert!(is_proven_equal(&last), "{to:?}");
+    }
+}
+
+#[test]
+fn a_content_that_changes_its_length_is_read_back_where_it_ends() {
+    let mut world = with_large(Shape::Tree, Shape::Tree);
+    for bytes in [2 * PIECE_BYTES + 9, 3 * PIECE_BYTES, PIECE_BYTES / 2, 0, PIECE_BYTES] {
+        world.source.volume.truncate(&place("large"), bytes);
+        tracked(&mut world, false);
+        assert_eq!(world.difference(), None, "{bytes} bytes");
+    }
+    assert!(is_proven_equal(&tracked(&mut world, true)));
+}
+
+#[test]
+fn what_was_read_back_stays_so_when_it_is_moved() {
+    let mut world = with_large(Shape::Tree, Shape::Tree);
+    world.source.volume.move_name(&place("large"), &place("elsewhere")).expect("there is room");
+    let moved = tracked(&mut world, true);
+    assert_eq!(moved.rechecked.expect("it was to be read back").read_bytes, 0);
+    assert!(is_proven_equal(&moved));
+}

@@ -30,6 +30,9 @@ const MUST_REACH: &[&str] = &[
     "piece made of bytes that moved",
     "piece refined",
     "moved",
+    "read back",
+    "found lost when it was read back",
+    "proven equal at level tracked",
     "what was left in a slot is no longer there",
 ];
 
@@ -55,6 +58,7 @@ fn live(world: &mut World) {
         let is_final = world.chance.one_in(4);
         let wish = Wish {
             is_final,
+            is_tracked: may_track(world) && world.chance.one_in(2),
             has_writers: !is_final && world.chance.one_in(2),
             trouble: if world.chance.one_in(2) { 30 + world.chance.below(300) } else { 0 },
             cut_after: None,
@@ -70,6 +74,11 @@ fn live(world: &mut World) {
         }
     }
     converge(world);
+}
+
+/// Whether a stat of the source tells of every write to it: not after a loss of power, which can keep bytes and lose times.
+fn may_track(world: &World) -> bool {
+    !world.has_source_crashed
 }
 
 fn go(world: &mut World, wish: Wish) -> Outcome {
@@ -160,7 +169,7 @@ fn damage_state(world: &mut World) {
 
 /// A stage with nothing changed reads nothing at the source, sends nothing, and leaves the destination alone.
 fn be_quiet(world: &mut World) {
-    let quiet = Wish::default();
+    let quiet = Wish { is_tracked: world.chance.one_in(2), ..Wish::default() };
     for _ in 0..3 {
         world.clock.advance(Duration::from_secs(5));
         go(world, quiet);
@@ -203,8 +212,9 @@ fn converge(world: &mut World) {
     }
     // What no stat can show: a lie, a stranger on a device, and what a source's lost power left of a late write.
     let has_surprises = world.has_lied || (world.is_block && world.is_meddled_with) || world.has_source_crashed;
+    let is_tracked = may_track(world) && world.chance.one_in(2);
     for attempt in 1..=2 {
-        let outcome = go(world, Wish { is_final: true, ..Wish::default() });
+        let outcome = go(world, Wish { is_final: true, is_tracked, ..Wish::default() });
         let verdict = outcome.verdict.expect("a final pass without trouble ends with a verdict");
         if verdict.is_equal() {
             world.reach.add(if attempt == 1 { "equal at the first try" } else { "equal at the second try" });

@@ -8,7 +8,7 @@ use tranship_proto::limit::PIECE_BYTES;
 use tranship_proto::message::{
     Ack, Ask, Barrier, Basis, BasisChoice, Begin, Challenge, Close, Codec, Committed, Contract, Delta, Examine, Extent,
     Fidelity, Finish, Gap, GapKind, Hello, Level, Listed, Onto, Op, Open, Pack, Packed, Piece, Plan, Probed, Proof,
-    Role, Signature, SurveyItem, Surveyed, VolumeKind,
+    Rechecked, Role, Signature, SurveyItem, Surveyed, VolumeKind,
 };
 use tranship_proto::refusal::Reason;
 use tranship_proto::{Kind, Message, Meta, Place, Refusal};
@@ -172,6 +172,8 @@ fn endings() -> Vec<Message> {
         Message::Finish(Finish { token, entries: 12 }),
         Message::Gaps(vec![gap]),
         Message::Committed(Committed { token: Some(token), read_bytes: 1, written_bytes: 2, drifted_entries: 3 }),
+        Message::Recheck,
+        Message::Rechecked(Rechecked { read_bytes: 1 << 20, lost_entries: 1, is_done: true }),
         Message::Challenge(Challenge {
             nonce: [9; 32],
             level: Level::Full,

@@ -28,6 +28,9 @@ pub struct Entry {
     pub map: Option<u64>,
     /// The first name of this inode, if this is a later one.
     pub leader: Option<Place>,
+    /// Whether the content was read from the device since it was last written, and was what `content` says. Only a
+    /// destination says so: a source never writes.
+    pub is_read_back: bool,
 }
 
 impl Entry {
@@ -39,6 +42,13 @@ impl Entry {
     /// Whether it has content that no other entry has already.
     pub fn has_own_content(&self) -> bool {
         self.kind.has_content() && self.leader.is_none()
+    }
+
+    /// Whether it has to be read back before its digest can be believed. What has no stat, or one that no write would move,
+    /// is never believed.
+    pub fn is_unread(&self) -> bool {
+        let is_believable = self.stat.is_some_and(|stat| stat.is_unchanged_since(&stat)) && self.content.is_some();
+        self.has_own_content() && is_believable && !self.is_read_back
     }
 
     /// Whether both say the same about the object, whichever side's stat they carry.
@@ -60,6 +70,7 @@ impl Entry {
         w.option(self.content, |w, digest| w.array(&digest.0));
         w.option(self.map, Writer::u64);
         w.option(self.leader.as_ref(), |w, leader| leader.encode_after(&Place::root(), w));
+        w.bool(self.is_read_back);
     }
 
     /// Reads it.
@@ -73,6 +84,7 @@ impl Entry {
             content: r.option("content digest", |r| Ok(Digest(r.array("digest")?)))?,
             map: r.option("map", |r| r.u64("map"))?,
             leader: r.option("leader", |r| Place::decode_after(&Place::root(), r))?,
+            is_read_back: r.bool("read back")?,
         })
     }
 }

@@ -277,6 +277,7 @@ mod tests {
             content: None,
             map: None,
             leader: leader.map(place),
+            is_read_back: false,
         }
     }
 

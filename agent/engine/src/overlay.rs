@@ -136,7 +136,17 @@ mod tests {
 
     fn entry(path: &str, size: u64) -> Entry {
         let place = Place::from_bytes(path.replace('/', "\0").into_bytes()).expect("valid");
-        Entry { place, kind: Kind::File, size, stat: None, meta: None, content: None, map: None, leader: None }
+        Entry {
+            place,
+            kind: Kind::File,
+            size,
+            stat: None,
+            meta: None,
+            content: None,
+            map: None,
+            leader: None,
+            is_read_back: false,
+        }
     }
 
     fn merged(base: Vec<Entry>, mut changes: Vec<Dated>) -> Vec<Entry> {

@@ -240,6 +240,7 @@ mod tests {
             content: Some(Digest([version as u8; 32])),
             map: None,
             leader: None,
+            is_read_back: false,
         }
     }
 

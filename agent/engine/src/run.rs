@@ -264,6 +264,7 @@ mod tests {
                 content: Some(tranship_proto::id::Digest([number as u8; 32])),
                 map: None,
                 leader: None,
+                is_read_back: false,
             })
             .collect()
     }

@@ -18,6 +18,7 @@ use tranship_proto::id::Digest;
 use tranship_proto::limit::PIECE_BYTES;
 use tranship_proto::message::{Ask, Close, Contract, Extent, Gap, GapKind, Onto, Op, Open, Pack, Piece, Signature};
 
+use super::recheck::Touched;
 use super::{Destination, FRESH, Pass, lock};
 use crate::pass::{Counters, PassError};
 use crate::state::journal::Record;
@@ -44,6 +45,8 @@ pub(super) struct Target {
     basis: TargetBasis,
     /// Whether it still was as our manifest says when it was opened. Else only reading it tells what it is afterwards.
     is_ours: bool,
+    /// Its size before, if all of it had been read back by then.
+    read_back_bytes: Option<u64>,
     map_start: u64,
     /// The pieces that were written in this pass, 64 to a word: as much as came, whatever size the source claims.
     written: Mutex<BTreeMap<u64, u64>>,
@@ -272,6 +275,10 @@ impl Destination {
         } else {
             stat
         };
+        if let Some(old) = target.read_back_bytes {
+            let pieces = std::mem::take(&mut *lock(&target.written));
+            lock(&self.touched).insert(target.map_start, Touched::new(pieces, old, close.size));
+        }
         self.done(Change::Entry(Entry {
             size: close.size,
             content: Some(close.digest),
@@ -287,14 +294,17 @@ impl Destination {
         if let Some(target) = targets.get(&open.content) {
             return Ok(target.clone());
         }
-        let (access, basis, left) = match open.onto {
-            Onto::Basis => match self.basis_contents(pass)?.get(&open.place) {
-                Some(&(start, size, left)) => (Access::Write, TargetBasis::Leaves(start, size), left),
-                None => (Access::Write, TargetBasis::Unknown, None),
-            },
-            Onto::Zeros => (Access::Create, TargetBasis::Zeros, None),
-            Onto::Beside => (Access::Beside, TargetBasis::Zeros, None),
+        let held = match open.onto {
+            Onto::Basis => self.basis_contents(pass)?.get(&open.place),
+            Onto::Zeros | Onto::Beside => None,
         };
+        let (access, basis) = match (open.onto, held) {
+            (Onto::Basis, Some(held)) => (Access::Write, TargetBasis::Leaves(held.start, held.size)),
+            (Onto::Basis, None) => (Access::Write, TargetBasis::Unknown),
+            (Onto::Zeros, _) => (Access::Create, TargetBasis::Zeros),
+            (Onto::Beside, _) => (Access::Beside, TargetBasis::Zeros),
+        };
+        let left = held.and_then(|held| held.stat);
         let old = match open.onto {
             Onto::Beside => match self.volume.open(&open.place, Access::Read) {
                 // Somebody else changed it: the pieces that would copy from it will say so.
@@ -317,6 +327,7 @@ impl Destination {
             old,
             basis,
             is_ours,
+            read_back_bytes: held.filter(|held| held.is_read_back).map(|held| held.size),
             map_start: pass.map.reserve(open.size),
             written: Mutex::default(),
         });
@@ -333,7 +344,8 @@ impl Destination {
         for entry in read_entries(&*self.store, self.basis(pass)?.as_deref())? {
             let entry = entry?;
             if let Some(start) = entry.map {
-                contents.insert(entry.place, (start, entry.size, entry.stat));
+                let Entry { size, stat, is_read_back, .. } = entry;
+                contents.insert(entry.place, Held { start, size, stat, is_read_back });
             }
         }
         Ok(self.basis_contents.get_or_init(|| contents))
@@ -342,8 +354,17 @@ impl Destination {
 
 /// Filled when the first content with a basis is opened.
 pub(super) type BasisContents = OnceLock<BasisMap>;
-/// Where the leaves of a content are, its size, and what its stat was.
-type BasisMap = BTreeMap<Place, (u64, u64, Option<Stat>)>;
+type BasisMap = BTreeMap<Place, Held>;
+
+/// A large content of the basis.
+pub(super) struct Held {
+    /// Where its leaves are.
+    start: u64,
+    size: u64,
+    /// What its stat was.
+    stat: Option<Stat>,
+    is_read_back: bool,
+}
 
 impl Target {
     fn basis(&self, pass: &Pass, index: u64) -> Result<Basis, PassError> {
@@ -388,7 +409,7 @@ fn resized(mut leaves: Vec<Digest>, size: u64, index: u64) -> Vec<Digest> {
 }
 
 fn entry(place: Place, kind: Kind, stat: Option<Stat>, meta: Option<Digest>) -> Entry {
-    Entry { place, kind, size: 0, stat, meta, content: None, map: None, leader: None }
+    Entry { place, kind, size: 0, stat, meta, content: None, map: None, leader: None, is_read_back: false }
 }
 
 /// The digest of metadata that was set, unless some of it could not be.

@@ -273,6 +273,7 @@ impl Destination {
             content: None,
             map: None,
             leader: scanned.leader.clone(),
+            is_read_back: false,
         };
         let look = match self.volume.look(&scanned.place, fidelity) {
             Ok(look) => look,
@@ -290,6 +291,7 @@ impl Destination {
             entry.size = read.size;
             entry.content = read.digests.first().copied();
             entry.map = map.filter(|_| read.size == size).map(|start| start | FRESH);
+            entry.is_read_back = true;
         }
         Ok(Some(entry))
     }
@@ -334,6 +336,7 @@ impl Destination {
                     content: read.digests.first().copied(),
                     map: Some(start | FRESH),
                     leader: None,
+                    is_read_back: true,
                 }
             }
         };
@@ -352,6 +355,8 @@ impl Destination {
         stat: Stat,
         doubts: &BTreeSet<u64>,
     ) -> Result<Entry, PassError> {
+        // Whether it was moved by the pass that was cut off or by somebody else, nobody can tell.
+        known.is_read_back &= known.stat == Some(stat);
         known.stat = Some(stat);
         let (Some(start), Some(map), false) = (known.map, &pass.known_map, doubts.is_empty()) else {
             return Ok(known);

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tranship_engine::session::Greeting;
 use tranship_engine::session::destination::{Action, DestinationSession, Event};
 use tranship_proto::Message;
+use tranship_proto::message::Rechecked;
 use tranship_proto::refusal::{Reason, Refusal};
 
 use super::DriveError;
@@ -21,6 +22,9 @@ use crate::pass::{Counters, show_reading};
 const PARTING: Duration = Duration::from_secs(2);
 /// How often it says how far it is, where nothing happens meanwhile.
 const SHOWING: Duration = Duration::from_millis(250);
+
+/// How often it tells the source that it still reads back what was written: whoever looks there sees that it goes on.
+const TELLING: Duration = Duration::from_secs(5);
 
 /// What a session came to.
 #[derive(Debug)]
@@ -63,6 +67,7 @@ pub async fn receive(
         destination,
         began: Instant::now(),
         shown: (0, 0),
+        told: Instant::now(),
     };
     run.handle(Event::Received(first));
     let result = run.until_done(stop).await;
@@ -95,6 +100,7 @@ struct Run {
     destination: Arc<Destination>,
     began: Instant,
     shown: (u64, u64),
+    told: Instant,
 }
 
 impl Run {
@@ -120,7 +126,7 @@ impl Run {
                     }
                 }
                 error = self.traffic.failed() => return Err(error.into()),
-                _ = showing.tick() => {}
+                _ = showing.tick() => self.tell(),
                 () = sleep_until(deadline) => self.session.handle_timeout(self.began.elapsed()),
                 () = &mut stop, if !is_stopped => {
                     is_stopped = true;
@@ -146,9 +152,12 @@ impl Run {
         // After that: what was sent makes room for lists.
         while let Some(action) = self.session.poll_action() {
             match action {
-                Action::Apply(..) | Action::Sign(_) | Action::Checkpoint | Action::Prove(_) | Action::Examine(..) => {
-                    self.lanes.beside(action)
-                }
+                Action::Apply(..)
+                | Action::Sign(_)
+                | Action::Checkpoint
+                | Action::Recheck
+                | Action::Prove(_)
+                | Action::Examine(..) => self.lanes.beside(action),
                 action => self.lanes.in_order(action),
             }
         }
@@ -180,13 +189,21 @@ impl Run {
         Ok(())
     }
 
+    fn tell(&mut self) {
+        if self.session.state() == "Rechecking" && self.told.elapsed() >= TELLING {
+            self.told = Instant::now();
+            let read_bytes = Counters::get(&self.destination.recheck_counters.bytes_done);
+            self.handle(Event::Rechecked(Rechecked { read_bytes, ..Rechecked::default() }));
+        }
+    }
+
     fn show(&mut self) {
         let phase = match self.session.state() {
             "Inspecting" | "Meeting" => Phase::Connecting,
             "Beginning" | "Surveying" => Phase::Surveying,
             "Receiving" => Phase::Copying,
             "Committing" => Phase::Committing,
-            "Proving" | "Listing" | "Doubting" => Phase::Proving,
+            "Rechecking" | "Proving" | "Listing" | "Doubting" => Phase::Proving,
             _ => Phase::Done,
         };
         if self.monitor.snapshot().phase != phase {
@@ -194,6 +211,9 @@ impl Run {
         }
         match phase {
             Phase::Surveying => self.monitor.reach(0, Counters::get(&self.destination.counters.bytes_read)),
+            Phase::Proving if self.session.state() == "Rechecking" => {
+                show_reading(&self.monitor, &[&self.destination.recheck_counters]);
+            }
             Phase::Proving => show_reading(&self.monitor, &[&self.destination.proof_counters]),
             _ => {}
         }

@@ -279,7 +279,7 @@ impl Run {
             "Structure" | "Contents" => Phase::Copying,
             "Closing" | "Finishing" => Phase::Finishing,
             "Committing" => Phase::Committing,
-            "Proving" | "Explaining" => Phase::Proving,
+            "Rechecking" | "Proving" | "Explaining" => Phase::Proving,
             _ => Phase::Done,
         };
         let counters = &self.source.counters;
@@ -291,7 +291,9 @@ impl Run {
             };
             self.monitor.enter(phase, entries, bytes);
         }
-        if phase == Phase::Proving {
+        if self.session.state() == "Rechecking" {
+            self.monitor.reach(0, self.session.rechecked().map_or(0, |rechecked| rechecked.read_bytes));
+        } else if phase == Phase::Proving {
             show_reading(&self.monitor, &[&self.source.proof_counters]);
         }
         let (entries, bytes) = match phase {

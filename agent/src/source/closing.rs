@@ -135,5 +135,15 @@ impl Source {
 }
 
 fn directory_entry(place: Place, stat: Option<Stat>, meta: Option<Digest>) -> Entry {
-    Entry { place, kind: Kind::Directory, size: 0, stat, meta, content: None, map: None, leader: None }
+    Entry {
+        place,
+        kind: Kind::Directory,
+        size: 0,
+        stat,
+        meta,
+        content: None,
+        map: None,
+        leader: None,
+        is_read_back: false,
+    }
 }

@@ -8,7 +8,7 @@ use tranship_proto::message::Fidelity;
 
 use super::Store;
 
-const MAGIC: &[u8; 8] = b"tranhed1";
+const MAGIC: &[u8; 8] = b"tranhed2";
 /// Bytes of a volume's identity, and of everything else together.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 

@@ -125,7 +125,7 @@ pub(crate) struct SyncArgs {
     /// The last pass: nothing writes to SRC any more, and both sides are proven equal
     #[arg(long = "final")]
     pub(crate) is_final: bool,
-    /// How much a final pass reads again for the proof [default: full]
+    /// How much a final pass reads again for the proof; for `tracked`, stages read back what they wrote [default: full]
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub(crate) verify: Option<LevelWord>,
     /// What is carried of owners, access lists and devices [default: exact for root, else plain]

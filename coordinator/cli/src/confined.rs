@@ -61,7 +61,7 @@ pub(crate) struct ConfinedDestination {
 impl ConfinedSource {
     /// Opens the source, starts the receiver of a destination on this machine, and confines this process.
     pub(crate) fn enter(options: &SyncOptions) -> Result<Self, RunError> {
-        let volume = if options.final_level.is_some() { open_idle(&options.source) } else { open(&options.source) }?;
+        let volume = if options.is_final { open_idle(&options.source) } else { open(&options.source) }?;
         make_state(&options.state)?;
         let tracking = sync::track(&*volume, &options.source, &options.state, options.tracks_writes)
             .map_err(|error| RunError::refused(error.code(), "writes cannot be tracked").because(error))?;

@@ -34,8 +34,10 @@ pub(crate) struct SyncOptions {
     pub(crate) source: PathBuf,
     /// Who receives it.
     pub(crate) destination: Destination,
-    /// Whether this is a final pass, and how much is read for its proof.
-    pub(crate) final_level: Option<Level>,
+    /// Whether this is a final pass.
+    pub(crate) is_final: bool,
+    /// How much is read for the proof of the final pass.
+    pub(crate) level: Level,
     /// The contract for metadata.
     pub(crate) fidelity: Fidelity,
     /// What a final pass may leave behind.
@@ -223,16 +225,6 @@ impl SyncArgs {
             (Some(text), None) if Ticket::is_meant_by(&text) => Destination::Dial(read_ticket(&text, stdin)?),
             (Some(path), None) => Destination::Local(PathBuf::from(path)),
         };
-        let final_level = match (self.is_final, self.verify) {
-            (true, level) => Some(level.map_or(Level::Full, Level::from)),
-            (false, None) => None,
-            (false, Some(_)) => {
-                return Err(RunError::usage(
-                    "--verify says how a final pass is proven, and this is a stage",
-                    "add --final once nothing writes to SRC any more, or run `tranship verify A B`",
-                ));
-            }
-        };
         let state = self.state.validate(env)?;
         if let Destination::Local(path) = &destination {
             refuse_link_flags(&self.link)?;
@@ -244,7 +236,8 @@ impl SyncArgs {
         Ok(SyncOptions {
             source,
             destination,
-            final_level,
+            is_final: self.is_final,
+            level: self.verify.map_or(Level::Full, Level::from),
             fidelity: fidelity_of(self.mode),
             accepted_gaps: GapKind::ALL
                 .iter()

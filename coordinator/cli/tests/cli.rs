@@ -73,7 +73,7 @@ fn no_line_of_help_is_wider_than_a_terminal() {
 
 #[test]
 fn what_cannot_be_done_ends_with_2_and_says_what_to_do() {
-    for arguments in [&["sync", "/a"][..], &["sync", "/a", "/b", "--verify", "full"], &["verify", "/usr", "/usr"]] {
+    for arguments in [&["sync", "/a"][..], &["sync", "/a", "/b", "--listen"], &["verify", "/usr", "/usr"]] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(text(&output.stderr).contains("what to do: "), "{arguments:?}");

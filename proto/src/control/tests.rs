@@ -47,11 +47,12 @@ fn ended() -> Ended {
 
 #[test]
 fn every_request_comes_back() {
-    let listen = Order { meeting: Meeting::Listen { port: 7401 }, purpose: Purpose::Stage, ..order() };
+    let listen = Order { meeting: Meeting::Listen { port: 7401 }, purpose: Purpose::default(), ..order() };
     let relayed = Meeting::Relayed { port: 7402, fingerprint: "0".into(), secret: Secret("1".into()) };
     for request in [
         Request::Hello(hello()),
         Request::Begin(order()),
+        Request::Begin(Order { purpose: Purpose::Stage { reads_back: true }, ..listen.clone() }),
         Request::Begin(listen),
         Request::Begin(Order { meeting: relayed, purpose: Purpose::Comparison, ..order() }),
         Request::Begin(Order { purpose: Purpose::Probe, ..order() }),

@@ -54,6 +54,29 @@ impl Level {
     }
 }
 
+/// What became of what was written, as far as it was read back from the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rechecked {
+    /// Bytes that were read for it.
+    pub read_bytes: u64,
+    /// Entries of which the device does not hold what was written: they are in doubt from now on.
+    pub lost_entries: u64,
+    /// Whether that is all. What is said before only shows that it goes on.
+    pub is_done: bool,
+}
+
+impl Rechecked {
+    pub(super) fn encode(&self, w: &mut Writer) {
+        w.u64(self.read_bytes);
+        w.u64(self.lost_entries);
+        w.bool(self.is_done);
+    }
+
+    pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self { read_bytes: r.u64("bytes read")?, lost_entries: r.u64("lost entries")?, is_done: r.bool("done")? })
+    }
+}
+
 /// Read your volume again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Challenge {

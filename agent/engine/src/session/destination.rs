@@ -3,6 +3,7 @@
 //! ```text
 //! Inspecting ─▶ Meeting ─Hello, Begin─▶ Beginning ─▶ Surveying ─▶ Receiving ─Finish─▶ Committing ─▶ Committed
 //!    Meeting ─Hello, Examine─▶ Committed, where there is no pass
+//!    Committed ─Recheck─▶ Rechecking ─▶ Committed
 //!    Committed ─Challenge─▶ Proving ─▶ Committed … ─Bye─▶ Done
 //! any state ──refusal of either side──▶ Failed
 //! ```
@@ -23,7 +24,8 @@ use tranship_proto::limit::{
     ASKS_MAX, CONTROL_BYTES_MAX, CONTROL_MESSAGES_MAX, IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX,
 };
 use tranship_proto::message::{
-    Ack, Barrier, Basis, Begin, Close, Codec, Examine, Extent, Finish, Message, Op, Open, Plan, Role, batches,
+    Ack, Barrier, Basis, Begin, Challenge, Close, Codec, Examine, Extent, Finish, Message, Op, Open, Plan, Role,
+    batches,
 };
 use tranship_proto::refusal::{Reason, Refusal};
 
@@ -47,6 +49,7 @@ enum State {
     Receiving,
     Committing,
     Committed,
+    Rechecking,
     Proving,
     Listing,
     Doubting,
@@ -223,6 +226,7 @@ impl DestinationSession {
             State::Receiving => "Receiving",
             State::Committing => "Committing",
             State::Committed => "Committed",
+            State::Rechecking => "Rechecking",
             State::Proving => "Proving",
             State::Listing => "Listing",
             State::Doubting => "Doubting",
@@ -274,13 +278,14 @@ impl DestinationSession {
                 self.control.push(message);
                 Ok(())
             }
-            (State::Committed, Message::Challenge(challenge)) => {
-                self.state = if challenge.lists_entries { State::Listing } else { State::Proving };
-                self.actions.push_back(match &self.examine {
-                    _ if challenge.lists_entries => Action::List,
-                    Some(examine) => Action::Examine(examine.clone(), challenge),
-                    None => Action::Prove(challenge),
-                });
+            (State::Committed, Message::Recheck) if self.examine.is_none() => {
+                self.state = State::Rechecking;
+                self.actions.push_back(Action::Recheck);
+                Ok(())
+            }
+            // A source does not wait for what was read back before it goes on to the proof.
+            (State::Committed | State::Rechecking, Message::Challenge(challenge)) => {
+                self.control.push(Message::Challenge(challenge));
                 Ok(())
             }
             (State::Committed | State::Doubting, Message::Gaps(gaps)) if self.examine.is_none() => {
@@ -336,6 +341,15 @@ impl DestinationSession {
                 self.transmits.push_back(Message::Committed(committed));
                 self.state = State::Committed;
             }
+            (State::Rechecking, Event::Rechecked(rechecked)) => {
+                // How far it is may be left unsaid; what came of it may not.
+                if rechecked.is_done || self.transmits.is_empty() {
+                    self.transmits.push_back(Message::Rechecked(rechecked));
+                }
+                if rechecked.is_done {
+                    self.state = State::Committed;
+                }
+            }
             (State::Proving, Event::Proved(proof)) => {
                 self.transmits.push_back(Message::Proof(proof));
                 self.state = State::Committed;
@@ -382,10 +396,17 @@ impl DestinationSession {
         if self.state == State::Committing {
             self.commit_when_flushed();
         }
-        if self.state == State::Committed && matches!(self.control.front(), Some(Message::Gaps(_))) {
-            let Some(Message::Gaps(gaps)) = self.control.pop() else { unreachable!("it is in front") };
-            self.state = State::Doubting;
-            self.actions.push_back(Action::Doubt(gaps));
+        if self.state == State::Committed
+            && matches!(self.control.front(), Some(Message::Gaps(_) | Message::Challenge(_)))
+        {
+            match self.control.pop() {
+                Some(Message::Gaps(gaps)) => {
+                    self.state = State::Doubting;
+                    self.actions.push_back(Action::Doubt(gaps));
+                }
+                Some(Message::Challenge(challenge)) => self.meet(challenge),
+                _ => unreachable!("it is in front"),
+            }
         }
         let may_part = matches!(self.state, State::Meeting | State::Committed);
         if may_part && self.control.front() == Some(&Message::Bye) {
@@ -393,6 +414,15 @@ impl DestinationSession {
             self.state = State::Done;
         }
         Ok(())
+    }
+
+    fn meet(&mut self, challenge: Challenge) {
+        self.state = if challenge.lists_entries { State::Listing } else { State::Proving };
+        self.actions.push_back(match &self.examine {
+            _ if challenge.lists_entries => Action::List,
+            Some(examine) => Action::Examine(examine.clone(), challenge),
+            None => Action::Prove(challenge),
+        });
     }
 
     /// Takes the next control message if everything before it is done.
@@ -616,7 +646,9 @@ fn weight(message: &Message) -> usize {
 mod tests {
     use tranship_proto::Place;
     use tranship_proto::id::{Digest, Epoch};
-    use tranship_proto::message::{BasisChoice, Committed, Fidelity, Gap, GapKind, SurveyItem, VolumeKind};
+    use tranship_proto::message::{
+        BasisChoice, Committed, Contract, Fidelity, Gap, GapKind, Level, Rechecked, SurveyItem, VolumeKind,
+    };
 
     use super::*;
 
@@ -676,6 +708,25 @@ mod tests {
             session.handle_event(Event::Doubted, Duration::ZERO);
         }
         assert!(session.is_done() && session.failure().is_none());
+    }
+
+    #[test]
+    fn a_challenge_waits_until_what_was_written_is_read_back() {
+        let mut session = committed();
+        let contract = Contract::all(Fidelity::Plain);
+        let challenge = Challenge { nonce: [1; 32], level: Level::Tracked, contract, lists_entries: false };
+        for message in [Message::Recheck, Message::Challenge(challenge)] {
+            session.handle_event(Event::Received(message), Duration::ZERO);
+        }
+        assert_eq!(session.poll_action(), Some(Action::Recheck));
+        while session.poll_transmit().is_some() {}
+        for is_done in [false, true] {
+            assert_eq!(session.poll_action(), None);
+            let rechecked = Rechecked { read_bytes: 7, lost_entries: 0, is_done };
+            session.handle_event(Event::Rechecked(rechecked), Duration::ZERO);
+            assert_eq!(session.poll_transmit(), Some(Message::Rechecked(rechecked)));
+        }
+        assert_eq!(session.poll_action(), Some(Action::Prove(challenge)));
     }
 
     #[test]

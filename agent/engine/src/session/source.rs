@@ -3,6 +3,7 @@
 //! ```text
 //! Greeting ─Hello─▶ Meeting ─Basis─▶ Resolving ─▶ Preparing (scan ∥ survey) ─▶ Planning ─▶ Structure ─▶ Contents
 //!    ─▶ Closing ─▶ Finishing ─Committed─▶ Committing ─▶ [ Proving ─▶ [ Explaining ] ] ─▶ Parting ─Bye─▶ Done
+//! Committing ─▶ Rechecking ─Rechecked─▶ Parting, where a stage waits for what the destination reads back
 //! Resolving ─Examine─▶ Proving, if there is no pass
 //! any state ──refusal of either side──▶ Failed
 //! ```
@@ -18,7 +19,7 @@ use tranship_proto::id::Token;
 use tranship_proto::limit::{ASKS_MAX, IN_FLIGHT_BYTES_MAX, OPEN_CONTENTS_MAX};
 use tranship_proto::message::{
     Ack, Barrier, Basis, BasisChoice, Begin, Challenge, Committed, Examine, Finish, Gap, Message, Op, Plan, Proof,
-    Role, batches,
+    Rechecked, Role, batches,
 };
 use tranship_proto::refusal::{Reason, Refusal};
 
@@ -46,6 +47,7 @@ enum State {
     Closing,
     Finishing,
     Committing,
+    Rechecking,
     Proving { ours: Option<Proof>, theirs: Option<Proof> },
     Explaining { listed: bool },
     Parting,
@@ -76,6 +78,7 @@ pub struct SourceSession {
     has_said_anything: bool,
     acknowledged: Ack,
     committed: Option<Committed>,
+    rechecked: Option<Rechecked>,
     verdict: Option<Verdict>,
     failure: Option<Failure>,
 }
@@ -104,6 +107,7 @@ impl SourceSession {
             has_said_anything: false,
             acknowledged: Ack::default(),
             committed: None,
+            rechecked: None,
             verdict: None,
             failure: None,
         };
@@ -188,6 +192,11 @@ impl SourceSession {
         self.committed
     }
 
+    /// What the destination read back so far.
+    pub fn rechecked(&self) -> Option<Rechecked> {
+        self.rechecked
+    }
+
     /// How the two sides compare, once both were read.
     pub fn verdict(&self) -> Option<&Verdict> {
         self.verdict.as_ref()
@@ -206,6 +215,7 @@ impl SourceSession {
             State::Closing => "Closing",
             State::Finishing => "Finishing",
             State::Committing => "Committing",
+            State::Rechecking => "Rechecking",
             State::Proving { .. } => "Proving",
             State::Explaining { .. } => "Explaining",
             State::Parting => "Parting",
@@ -258,6 +268,15 @@ impl SourceSession {
                 Ok(())
             }
             (State::Finishing, Message::Committed(committed)) => self.commit(committed),
+            (State::Committing | State::Rechecking | State::Proving { .. }, Message::Rechecked(rechecked))
+                if self.order.rechecks && self.rechecked.is_none_or(|rechecked| !rechecked.is_done) =>
+            {
+                self.rechecked = Some(rechecked);
+                if rechecked.is_done && self.state == State::Rechecking {
+                    self.part();
+                }
+                Ok(())
+            }
             (State::Proving { theirs, .. }, Message::Proof(proof)) => {
                 *theirs = Some(proof);
                 self.judge();
@@ -498,6 +517,9 @@ impl SourceSession {
             return Err(Refusal::new(Reason::Protocol, "the destination committed another pass"));
         }
         self.committed = Some(committed);
+        if self.order.rechecks {
+            self.say(Message::Recheck);
+        }
         self.state = State::Committing;
         self.actions.push_back(Action::Commit(self.order.token));
         Ok(())
@@ -510,8 +532,13 @@ impl SourceSession {
                 self.actions.push_back(Action::Prove(challenge));
                 self.state = State::Proving { ours: None, theirs: None };
             }
+            None if self.awaits_recheck() => self.state = State::Rechecking,
             None => self.part(),
         }
+    }
+
+    fn awaits_recheck(&self) -> bool {
+        self.order.rechecks && self.rechecked.is_none_or(|rechecked| !rechecked.is_done)
     }
 
     fn challenge(&self, lists_entries: bool) -> Option<Challenge> {

@@ -74,8 +74,10 @@ fn source_flags(order: &Order) -> Vec<OsString> {
         flags.push(format!("--compress={}", order.compress));
         flags.extend(order.accept_gaps.iter().map(|kind| format!("--accept-gap={kind}")));
     }
-    if let Some(level) = order.purpose.level() {
-        flags.extend(["--final".to_owned(), format!("--verify={level}")]);
+    match &order.purpose {
+        Purpose::Final { level } => flags.extend(["--final".to_owned(), format!("--verify={level}")]),
+        Purpose::Stage { reads_back } => flags.extend(reads_back.then(|| "--verify=tracked".to_owned())),
+        Purpose::Comparison | Purpose::Probe => {}
     }
     flags.extend(order.exclude.iter().map(|pattern| format!("--exclude={pattern}")));
     flags.into_iter().map(OsString::from).collect()
@@ -106,6 +108,7 @@ mod tests {
 
     use clap::Parser;
     use tranship_proto::control::VolumeKind;
+    use tranship_proto::message::Level;
 
     use super::*;
     use crate::args::{self, Command};
@@ -163,8 +166,17 @@ mod tests {
         assert_eq!((options.source.to_str(), options.state.to_str()), (Some("/-odd volume"), Some("/state/data")));
         assert_eq!(options.destination, Destination::Listen("[::]:7401".parse().expect("an address")));
         assert_eq!(options.exclude, ["--final", "*.tmp"]);
-        assert_eq!((options.accepted_gaps.len(), options.final_level.is_some()), (2, true));
+        assert_eq!((options.accepted_gaps.len(), options.is_final), (2, true));
         assert_eq!(options.link.bandwidth.expect("a share").bytes_per_second().get(), 2_500);
+    }
+
+    #[test]
+    fn a_stage_is_told_how_the_final_pass_will_be_proven() {
+        for (reads_back, level) in [(true, Level::Tracked), (false, Level::Full)] {
+            let order = Order { purpose: Purpose::Stage { reads_back }, ..order(Role::Source, dial()) };
+            let options = meant(&order, None, 0).0.expect("a source");
+            assert_eq!((options.is_final, options.level), (false, level));
+        }
     }
 
     #[test]

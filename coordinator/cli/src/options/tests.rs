@@ -56,11 +56,14 @@ fn what_is_not_typed_has_the_safe_meaning() {
     let options = sync("tranship sync /a /b");
     assert_eq!(options.destination, Destination::Local("/b".into()));
     let all_we_can = if rustix::process::geteuid().is_root() { Fidelity::Exact } else { Fidelity::Plain };
-    assert_eq!((options.final_level, options.fidelity), (None, all_we_can));
+    assert_eq!((options.is_final, options.level, options.fidelity), (false, Level::Full, all_we_can));
     assert_eq!((options.compression, options.link), (Compression::Auto, LinkOptions::default()));
     assert_eq!(options.state, Path::new("/somewhere/u/.local/state/tranship"));
     assert!(options.accepted_gaps.is_empty() && options.exclude.is_empty() && !options.tracks_writes);
-    assert_eq!(sync("tranship sync /a /b --final").final_level, Some(Level::Full));
+    let last = sync("tranship sync /a /b --final");
+    assert_eq!((last.is_final, last.level), (true, Level::Full));
+    let stage = sync("tranship sync /a /b --verify tracked");
+    assert_eq!((stage.is_final, stage.level), (false, Level::Tracked));
 }
 
 #[test]
@@ -71,7 +74,7 @@ fn every_flag_arrives() {
          --track",
     );
     assert_eq!(options.destination, Destination::Dial(ticket("tranship1-x")));
-    assert_eq!((options.final_level, options.fidelity), (Some(Level::Tracked), Fidelity::Exact));
+    assert_eq!((options.is_final, options.level, options.fidelity), (true, Level::Tracked, Fidelity::Exact));
     assert_eq!(options.accepted_gaps, [GapKind::Owner, GapKind::Acl]);
     assert_eq!(options.exclude, ["*.tmp"]);
     assert_eq!((options.compression, options.tracks_writes), (Compression::Zstd(7), true));
@@ -101,7 +104,6 @@ fn a_combination_without_meaning_is_refused_and_says_what_to_do() {
         ("tranship sync /a", "`tranship receive DST` prints"),
         ("tranship sync /a /b --listen", "both a destination and --listen"),
         ("tranship sync tranship1-x /b", "receive DST --connect"),
-        ("tranship sync /a /b --verify full", "add --final"),
         ("tranship sync /a /b --transport tcp", "leave out --transport"),
         ("tranship sync /a - --transport tcp --congestion wan", "--congestion is for QUIC"),
         ("tranship sync /usr /usr/../usr", "same volume"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tranship_proto::Message;
 use tranship_proto::message::{
     Ask, Basis, Begin, Challenge, Close, Committed, Examine, Finish, Gap, Listed, Op, Open, Pack, Piece, Proof,
-    Signature, SurveyItem,
+    Rechecked, Signature, SurveyItem,
 };
 use tranship_proto::refusal::Refusal;
 
@@ -48,6 +48,8 @@ pub enum Action {
     Checkpoint,
     /// Make our manifest of this pass durable.
     Commit(Finish),
+    /// Read back what was written and not read from the device since.
+    Recheck,
     /// Read the volume again, past the page cache.
     Prove(Challenge),
     /// Give the next entries that were read for the proof.
@@ -91,6 +93,8 @@ pub enum Event {
     Checkpointed,
     /// Our manifest is durable.
     Committed(Committed),
+    /// What was written was read back, or some of it.
+    Rechecked(Rechecked),
     /// The volume was read again.
     Proved(Proof),
     /// Entries that were read; none left when empty.

@@ -25,6 +25,8 @@ pub struct Order {
     pub excludes: Vec<String>,
     /// Whether there is no pass, and only the proof is asked for.
     pub only_examines: bool,
+    /// Whether the destination reads back what it wrote, so that a proof at level `tracked` may believe it.
+    pub rechecks: bool,
     /// Whether both sides read their volumes again afterwards, and how much of them.
     pub proof: Option<(Level, [u8; 32])>,
     /// The name of the manifest that this pass makes, if it makes one.
