@@ -185,11 +185,14 @@ impl EntryReader<'_> {
         let none = Digest([0; 32]);
         let (mut size, mut content, mut challenge) = (0, none, none);
         let meta = if kind.has_content() && scanned.leader.is_none() {
-            let opened = self.proving.volume.open(&scanned.place, self.proving.access)?;
-            size = self.size_of(&*opened, kind)?;
             // Of a device that is known, a sample was taken before.
             let is_sampled = !self.proving.is_device_known && is_sampled(self.challenge, scanned.place.as_bytes());
-            match known.filter(|_| !is_sampled) {
+            let known = known.filter(|_| !is_sampled);
+            // Opened past the page cache it would lose what is in there, which is what its application starts with.
+            let access = if known.is_some() { Access::Read } else { self.proving.access };
+            let opened = self.proving.volume.open(&scanned.place, access)?;
+            size = self.size_of(&*opened, kind)?;
+            match known {
                 Some(known) => (content, challenge) = (known, known),
                 None => {
                     let digesters = [Digester::canonical(), &self.nonce];
