@@ -137,7 +137,7 @@ fn options(args: &CutoverArgs, record: &Record) -> Result<cutover::Options, RunE
         patience: Some(duration("--patience", &args.patience)?),
         start_patience: Some(duration("--start-patience", &args.start_patience)?),
         accepts_weak_fence: args.accept_weak_fence,
-        discards_writes: false,
+        ..cutover::Options::default()
     })
 }
 
