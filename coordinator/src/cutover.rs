@@ -159,10 +159,7 @@ async fn prepare(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Resul
     }
     steps::nobody_waits_there(ledger).await?;
     hook::forget(ledger).await?;
-    let now = Timestamp::now();
-    ledger.record.step = Step::Fencing;
-    ledger.record.timeline = Default::default();
-    ledger.record.happened(now, format!("a cutover from the {} began", ledger.record.owner));
+    ledger.record.begins(Timestamp::now());
     ledger.save().await?;
     Ok(survey.obstacles)
 }
