@@ -44,6 +44,8 @@ pub struct Options {
     pub accepts_weak_fence: bool,
     /// For a rollback: what was written on the destination is given up, and no byte moves.
     pub discards_writes: bool,
+    /// Whether a stop is heeded only until the first step is recorded: for whoever is followed by another one, if need be.
+    pub goes_on_when_stopped: bool,
 }
 
 /// How long an application may take to let go.
@@ -64,7 +66,7 @@ pub enum Verdict {
 }
 
 /// Runs a cutover from the record's owner to the other side, or goes on with the one that was begun. `stop` is heeded until
-/// the commit.
+/// the commit, or only until the first step ([`Options::goes_on_when_stopped`]).
 ///
 /// An error before the commit has been followed by a restoration, if that was possible: the record's step tells. An error
 /// after it leaves the other side authoritative.
@@ -81,11 +83,7 @@ pub async fn run(
         restore(ledger, watch).await?;
     }
     if !ledger.record.step.is_committed() {
-        let begun = tokio::select! {
-            begun = until_commit(ledger, options, watch) => begun,
-            () = stop => Err(Error::Stopped),
-        };
-        match begun {
+        match until_commit(ledger, options, watch, stop).await {
             Ok(Proven { proof, digests }) => relinquish(ledger, proof, digests, watch).await?,
             Err(error) => return Err(take_back(ledger, error, watch).await),
         }
@@ -161,10 +159,7 @@ async fn prepare(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Resul
     }
     steps::nobody_waits_there(ledger).await?;
     hook::forget(ledger).await?;
-    let now = Timestamp::now();
-    ledger.record.step = Step::Fencing;
-    ledger.record.timeline = Default::default();
-    ledger.record.happened(now, format!("a cutover from the {} began", ledger.record.owner));
+    ledger.record.begins(Timestamp::now());
     ledger.save().await?;
     Ok(survey.obstacles)
 }
@@ -175,17 +170,39 @@ struct Proven {
     digests: Vec<String>,
 }
 
-async fn until_commit(ledger: &mut Ledger, options: &Options, watch: &Watch) -> Result<Proven, Error> {
+async fn until_commit(
+    ledger: &mut Ledger,
+    options: &Options,
+    watch: &Watch,
+    stop: impl Future<Output = ()>,
+) -> Result<Proven, Error> {
+    let mut stop = std::pin::pin!(stop);
     let mut told = Vec::new();
     if ledger.record.step == Step::Staging {
-        told = prepare(ledger, options, watch).await?;
+        told = tokio::select! {
+            told = prepare(ledger, options, watch) => told?,
+            () = &mut stop => return Err(Error::Stopped),
+        };
     }
+    tokio::select! {
+        proven = from_the_fence(ledger, options, &told, watch) => proven,
+        () = stop, if !options.goes_on_when_stopped => Err(Error::Stopped),
+    }
+}
+
+/// From the first step to what a commit needs. `told` is what was told of what uses the volumes.
+async fn from_the_fence(
+    ledger: &mut Ledger,
+    options: &Options,
+    told: &[Finding],
+    watch: &Watch,
+) -> Result<Proven, Error> {
     // Whoever goes on has another epoch, and may be another user: the fence that stands would refuse its agents.
     watch.step("fence: new users of the volumes are refused on both sides");
     steps::fence(ledger, options).await?;
     if ledger.record.step == Step::Fencing {
         hook::run(ledger, Point::BeforeStop, watch).await?;
-        steps::plan_quiesce(ledger, &told, watch).await?;
+        steps::plan_quiesce(ledger, told, watch).await?;
     }
     if ledger.record.step == Step::Quiescing {
         watch.show(Update::Stopped(ledger.record.timeline.stopping.unwrap_or_else(Timestamp::now)));
@@ -223,6 +240,8 @@ async fn take_back(ledger: &mut Ledger, error: Error, watch: &Watch) -> Error {
         return error;
     }
     watch.note(format!("{error}; everything is taken back"));
+    // Whoever asks later has no terminal to look at, nor perhaps a pod.
+    ledger.record.happened(Timestamp::now(), format!("the cutover failed before its commit: {error}"));
     match restore(ledger, watch).await {
         Ok(()) => Error::Restored { owner: ledger.record.owner, source: Box::new(error) },
         Err(second) => {

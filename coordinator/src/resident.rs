@@ -3,10 +3,11 @@
 //!
 //! It holds an epoch like any other coordinator, under a name of its own that all its pods share: one that is killed is
 //! followed by another, which goes on only while nobody else has taken over. `account` is what it may do, `credential` how it
-//! reaches the destination, `job` its pod.
+//! reaches the destination, `job` its pod, `duty` what that has to do where a cutover was left to it.
 
 mod account;
 mod credential;
+mod duty;
 mod job;
 
 use std::time::Duration;
@@ -26,8 +27,9 @@ use tranship_api::view::Resident;
 use tranship_api::{LABEL_COORDINATOR, LABEL_ID, LABEL_MIGRATION, ObjectRef, Record, Side};
 
 use self::account::Account;
-pub use self::account::{NAMESPACE, granted};
+pub use self::account::{NAMESPACE, for_a_cutover, for_stages};
 pub use self::credential::{CONTEXT, destination};
+pub use self::duty::{Duty, GRACE, Outcome, duty, is_too_late};
 pub use self::job::{KUBECONFIG, Work};
 use crate::agents::selector;
 use crate::ledger::Ledger;
@@ -64,12 +66,20 @@ pub async fn start(ledger: &mut Ledger, kubeconfig: String, work: &Work, watch: 
     {
         watch.note(format!("what was made for it is not gone ({second}); `tranship cancel` removes it"));
     }
+    if result.is_err() && ledger.record.awaited().is_some() {
+        // Nobody is to read that a cutover will come.
+        ledger.record.errand = None;
+        if let Err(second) = ledger.save().await {
+            watch.note(format!("the record still tells of a cutover that will not come: {second}"));
+        }
+    }
     result
 }
 
 async fn begin(ledger: &mut Ledger, kubeconfig: String, work: &Work, watch: &Watch) -> Result<(), Error> {
-    grant(ledger).await.map_err(ungranted)?;
     ledger.record.resident = Some(work.coordinator.clone());
+    ledger.record.errand = work.errand;
+    grant(ledger, work).await.map_err(ungranted)?;
     ledger.record.happened(jiff::Timestamp::now(), "a coordinator is made in the source's cluster");
     // From here on nobody else is at work, and a pod of it finds itself named.
     ledger.take_over(&work.coordinator).await?;
@@ -88,6 +98,11 @@ pub async fn remove(cluster: &Cluster, record: &Record) -> Result<(), Error> {
     cluster.delete::<NetworkPolicy>(namespace, &name, None).await?;
     delete_global::<ClusterRoleBinding>(cluster, &global).await?;
     delete_global::<ClusterRole>(cluster, &global).await
+}
+
+/// The last act but one of a pod that ends badly and for good: no other one is made in its place. For one that cuts over.
+pub async fn give_up(cluster: &Cluster, record: &Record) -> Result<(), Error> {
+    job::fail(cluster, record).await
 }
 
 /// Its own last act: the credential of the destination goes, then its rights. What is left may do nothing, and tells how it
@@ -113,6 +128,7 @@ pub async fn seen(cluster: &Cluster, record: &Record) -> Option<Resident> {
         says: says.or_else(|| complaint(&status)),
         phase: status.phase,
         leads: record.is_led_by_resident(),
+        cuts_over_at: record.awaited().map(|errand| errand.at),
     })
 }
 
@@ -170,10 +186,11 @@ fn part(api_version: &str, kind: &str, meta: &Meta) -> (ObjectRef, [String; 2]) 
 }
 
 /// Its account, with its rights; first those that the fewest users may give.
-async fn grant(ledger: &Ledger) -> Result<(), Error> {
+async fn grant(ledger: &Ledger, work: &Work) -> Result<(), Error> {
     let (cluster, record) = (ledger.cluster(Side::Source), &ledger.record);
     let (namespace, owner) = (record.namespace(Side::Source), ledger.owner_reference(Side::Source)?);
-    let Account { account, role, binding, global_role, global_binding } = Account::new(record, Some(&owner));
+    let Account { account, role, binding, global_role, global_binding } =
+        Account::new(record, Some(&owner), &work.rights);
     create_global(cluster, &global_role).await?;
     create_global(cluster, &global_binding).await?;
     cluster.create(namespace, &role).await?;
@@ -201,7 +218,7 @@ fn ungranted(error: Error) -> Error {
         "TS-K962",
         format!("you may not give the coordinator in the cluster its rights: {}", status.message),
         "only who has all of these rights may give them, and may make and delete roles and their bindings, also in the whole \
-         cluster: have such a user type this command, or stage without --in-cluster",
+         cluster: have such a user type this command, or type it without --in-cluster",
     )
 }
 
@@ -222,9 +239,8 @@ async fn await_begun(ledger: &Ledger, work: &Work, watch: &Watch) -> Result<(), 
                 Err(Error::Superseded { coordinator, epoch })
             };
         }
-        let last = pods(cluster, record).await?.pop();
-        let status = last.as_ref().and_then(|pod| pod.status.clone()).unwrap_or_default();
-        let failures = status.container_statuses.iter().flatten().map(|one| one.restart_count).max().unwrap_or(0);
+        let all: Vec<PodStatus> = pods(cluster, record).await?.into_iter().filter_map(|pod| pod.status).collect();
+        let (failures, status) = (failures(&all), all.last().cloned().unwrap_or_default());
         if pod::is_hopeless(&status) || failures >= FAILURES_MAX {
             return Err(Error::refused(
                 "TS-K963",
@@ -239,6 +255,15 @@ async fn await_begun(ledger: &Ledger, work: &Work, watch: &Watch) -> Result<(), 
         }
         sleep(LOOK).await;
     }
+}
+
+/// How often it has failed: in place, or as one pod after the other.
+fn failures(pods: &[PodStatus]) -> i32 {
+    let restarts = |status: &PodStatus| {
+        status.container_statuses.iter().flatten().map(|one| one.restart_count).max().unwrap_or(0)
+            + i32::from(status.phase.as_deref() == Some("Failed"))
+    };
+    pods.iter().map(restarts).sum()
 }
 
 /// Its pods, the latest last.

@@ -226,7 +226,7 @@ pub const RIGHTS: &[Right] = &[
         ),
     ),
     // It can do far more than count, so that it is used only by who has it: else the first stage counts.
-    both(Scope::Cluster, "", "nodes/proxy", &["get"], IfThere, "to see how much the volumes hold before a stage does"),
+    both(Scope::Cluster, "", POWERFUL, &["get"], IfThere, "to see how much the volumes hold before a stage does"),
     here("apps", "deployments", &["watch"], IfThere, WHO),
     here("apps", "statefulsets", &["watch"], IfThere, WHO),
     here("apps", "daemonsets", &["watch"], IfThere, WHO),
@@ -259,6 +259,9 @@ pub const RIGHTS: &[Right] = &[
     here("helm.toolkit.fluxcd.io", "helmreleases", &["get"], IfThere, "to see who would start the application again"),
 ];
 
+/// The one resource by which programs could be run in any pod.
+pub(crate) const POWERFUL: &str = "nodes/proxy";
+
 /// Why a right of those by which a stage finds the workloads beside whose volumes it works.
 const USERS: &str = "to see whose the pods are that use the claims";
 
@@ -284,21 +287,40 @@ pub struct Lack {
 }
 
 /// Asks the API server for each verb of `rights` on this side whether the user has it. Nothing is changed by asking.
+///
+/// Of what is never demanded nothing is ever lacking: it is not asked for. [`held`] does.
 pub async fn lacks<'a>(
     cluster: &Cluster,
     migration: &Migration,
     rights: impl IntoIterator<Item = &'static Right> + 'a,
 ) -> Result<Vec<Lack>, Error> {
-    let namespace = migration.namespace(cluster.side);
+    let is_demanded = |right: &&'static Right| right.need > IfThere;
+    let demanded = rights.into_iter().filter(is_demanded).collect();
+    ask(cluster, migration, demanded).await
+}
+
+/// Those of `rights` of which the user has each verb on this side.
+pub async fn held(
+    cluster: &Cluster,
+    migration: &Migration,
+    mut rights: Vec<&'static Right>,
+) -> Result<Vec<&'static Right>, Error> {
+    rights.retain(|right| right.side.is_none_or(|side| side == cluster.side));
+    let lacks = ask(cluster, migration, rights.clone()).await?;
+    rights.retain(|right| lacks.iter().all(|lack| !std::ptr::eq(lack.right, *right)));
+    Ok(rights)
+}
+
+async fn ask(cluster: &Cluster, migration: &Migration, mut rights: Vec<&'static Right>) -> Result<Vec<Lack>, Error> {
     // One question instead of two hundred for whoever may do everything.
     if is_allowed(cluster, "", "*", "*", "*").await? {
         return Ok(Vec::new());
     }
+    let namespace = migration.namespace(cluster.side);
     let gate = Arc::new(Semaphore::new(REVIEWS_MAX));
     let mut reviews = JoinSet::new();
-    let is_asked = |right: &&Right| right.need > IfThere && right.side.is_none_or(|side| side == cluster.side);
-    let rights = rights.into_iter().filter(is_asked);
-    for (at, right) in rights.enumerate() {
+    rights.retain(|right| right.side.is_none_or(|side| side == cluster.side));
+    for (at, right) in rights.into_iter().enumerate() {
         for &verb in right.verbs {
             let (cluster, gate) = (cluster.clone(), Arc::clone(&gate));
             let namespace = if right.scope == Namespace { namespace.to_owned() } else { String::new() };
@@ -389,7 +411,7 @@ mod tests {
             "csistoragecapacities",
             "applications",
             // Never demanded, nor given to a coordinator in the cluster.
-            "nodes/proxy",
+            POWERFUL,
         ];
         for right in RIGHTS.iter().filter(|right| right.scope == Scope::Cluster) {
             assert!(allowed.contains(&right.resource), "{right:?}");

@@ -4,6 +4,7 @@
 //! clusters. They run with the feature `cluster` only: `./test --cluster` runs all of them, and what every change has to
 //! pass stands in `smoke`.
 
+mod errand;
 mod handshake;
 mod hangs;
 mod hooks;

@@ -9,7 +9,7 @@ const KINDS: &str =
     "jobs,pods,secrets,serviceaccounts,roles,rolebindings,networkpolicies,clusterroles,clusterrolebindings";
 
 /// `Kind` of each of it that is there, in order; pods that have ended count.
-fn kinds(space: &Space) -> Vec<String> {
+pub(crate) fn kinds(space: &Space) -> Vec<String> {
     let labels = format!("tranship.io/coordinator,tranship.io/migration={}", space.name);
     let found = space.source.list(KINDS, &labels);
     let mut kinds: Vec<String> = found.iter().filter_map(|one| one["kind"].as_str().map(str::to_owned)).collect();
@@ -29,7 +29,7 @@ fn await_passes(machine: &Machine, space: &Space, more: usize) {
 }
 
 /// The pod that runs, once it is not the one that was there before.
-fn pod(space: &Space, before: Option<&Value>) -> Value {
+pub(crate) fn pod(space: &Space, before: Option<&Value>) -> Value {
     let labels = format!("tranship.io/coordinator,tranship.io/migration={}", space.name);
     until("a coordinator's pod that runs", || {
         let pods = space.source.list("pods", &labels);

@@ -8,8 +8,10 @@ use serde_json::Value;
 use crate::migration::{Migration, Mode};
 use crate::object::{ObjectRef, Side};
 
+mod errand;
 mod past;
 
+pub use errand::Errand;
 pub use past::{COMMITS_MAX, Commit, Dropped, HISTORY_MAX, STAGES_MAX};
 
 /// Version of the stored form.
@@ -32,6 +34,9 @@ pub struct Record {
     /// The last coordinator that was made in the source's cluster, as it calls itself in `coordinator`.
     #[serde(default)]
     pub resident: Option<String>,
+    /// What was left to it, if that is a cutover.
+    #[serde(default)]
+    pub errand: Option<Errand>,
     /// What is wanted, with every choice made.
     pub migration: Migration,
     /// UIDs of the two clusters' `kube-system` namespaces: source, destination.
@@ -396,6 +401,7 @@ impl Record {
             epoch: 0,
             coordinator,
             resident: None,
+            errand: None,
             migration,
             clusters,
             mode,

@@ -80,6 +80,8 @@ pub struct Resident {
     pub says: Option<String>,
     /// Whether it has the epoch: nobody has taken over from it.
     pub leads: bool,
+    /// When it begins a cutover, where that is still to come.
+    pub cuts_over_at: Option<Timestamp>,
 }
 
 /// A volume as it is shown.

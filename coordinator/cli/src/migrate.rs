@@ -6,6 +6,7 @@
 pub(crate) mod args;
 mod create;
 mod cutover;
+mod errand;
 mod find;
 mod receipt;
 mod resident;
@@ -15,13 +16,13 @@ mod status;
 mod verify;
 mod wanted;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tranship_api::{Record, Side};
 use tranship_coordinator::fence::{self, Need};
 use tranship_coordinator::leftover::{self, Leftover, Remedy};
 use tranship_coordinator::watch::Watch;
-use tranship_coordinator::{Cluster, Ledger, finish};
+use tranship_coordinator::{Cluster, Error, Ledger, finish};
 
 use self::args::{CleanupArgs, FinishArgs, NamedArgs, SetArgs};
 use self::show::Screen;
@@ -40,6 +41,9 @@ pub(crate) use stage::stage;
 pub(crate) use status::status;
 pub(crate) use verify::verify;
 
+/// Between two looks whether somebody has taken over, while nothing is to be done.
+const REST_LOOK: Duration = Duration::from_secs(15);
+
 /// What every command here is given.
 #[derive(Clone)]
 pub(crate) struct Context {
@@ -55,9 +59,11 @@ impl Context {
     /// Takes a migration over from whoever works on it.
     pub(crate) async fn take_over(&self, ledger: &mut Ledger) -> Result<(), RunError> {
         let from = ledger.record.is_led_by_resident().then(|| ledger.record.coordinator.clone());
+        let awaited = ledger.record.awaited();
         ledger.take_over(&me()).await?;
         if let Some(coordinator) = from {
-            self.printer.aside(&format!("this command takes over from {coordinator}, which ends"));
+            let cutover = awaited.map_or(String::new(), |errand| format!(", and will not cut over at {}", errand.at));
+            self.printer.aside(&format!("this command takes over from {coordinator}, which ends{cutover}"));
         }
         Ok(())
     }
@@ -225,6 +231,25 @@ fn confirm_name(named: &NamedArgs, confirmed: Option<&str>, what: &str) -> Resul
         return Ok(());
     }
     Err(RunError::usage(format!("{what}, and that was not confirmed"), format!("add --confirm {}", named.name)))
+}
+
+/// Waits so long, and ends early once somebody has taken over.
+pub(crate) async fn rest(time: Duration, ledger: &Ledger, context: &Context) -> Result<(), RunError> {
+    let end = Instant::now() + time;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(left.min(REST_LOOK)) => {}
+            () = context.stop.wait() => return Err(RunError::stopped("stopped while there was nothing to do")),
+        }
+        // What is not known now is asked again before anything is done.
+        if let Err(error @ Error::Superseded { .. }) = ledger.confirm().await {
+            return Err(error.into());
+        }
+    }
 }
 
 fn time(at: &str) -> Result<jiff::Timestamp, RunError> {

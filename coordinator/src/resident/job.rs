@@ -1,18 +1,25 @@
 //! The pod of a coordinator in the source's cluster, and what belongs to it alone.
+//!
+//! One that stages is begun again in its place. One that cuts over is never: its last pod stays to tell how it ended, and the
+//! Job can end badly without another pod, which [`fail`] sees to.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, EnvVar, LocalObjectReference, PodSecurityContext, PodSpec, PodTemplateSpec,
-    SeccompProfile, Secret, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    SeccompProfile, Secret, SecretVolumeSource, SecurityContext, Toleration, Volume, VolumeMount,
 };
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicySpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use serde_json::json;
+use tranship_api::record::Errand;
 use tranship_api::{LABEL_COORDINATOR, Record, Side};
 
 use super::name;
 use crate::agents::{IMAGE, NOBODY, resources};
+use crate::rights::Right;
+use crate::{Cluster, Error};
 
 /// Where its pod finds how the destination is reached.
 pub const KUBECONFIG: &str = "/coordinator/kubeconfig";
@@ -26,12 +33,33 @@ pub struct Work {
     pub arguments: Vec<String>,
     /// How often it may be killed, or fail, before it is given up.
     pub tries: i32,
+    /// The cutover that it is to make; nothing if it stages.
+    pub errand: Option<Errand>,
+    /// What it may do.
+    pub rights: Vec<&'static Right>,
+}
+
+/// How long a pod that is told to end goes on with a cutover that is under way: starting the application where it was would
+/// cost it more, and the cutover. The next pod is made meanwhile, and takes over.
+const GOES_ON_SECONDS: i64 = 3600;
+
+/// How long a node may be silent until the next pod is made: nothing is lost if the first one is still at work.
+const SILENT_SECONDS: i64 = 10;
+
+/// Has its Job fail once the pod that calls this ends badly, in place of making another one.
+pub(super) async fn fail(cluster: &Cluster, record: &Record) -> Result<(), Error> {
+    let (namespace, name) = (record.namespace(Side::Source), name(record));
+    let job: Job = cluster.get(namespace, &name).await?;
+    // A lower limit would end this pod before it has said why.
+    let failed = job.status.and_then(|status| status.failed).unwrap_or(0);
+    cluster.merge::<Job>(namespace, &name, &json!({ "spec": { "backoffLimit": failed } })).await.map(drop)
 }
 
 /// Labels of all that is of it.
 pub(super) fn labels(record: &Record) -> BTreeMap<String, String> {
     let mut labels = crate::agents::labels(record);
-    labels.insert(LABEL_COORDINATOR.to_owned(), "stage".to_owned());
+    let work = if record.errand.is_some() { "cutover" } else { "stage" };
+    labels.insert(LABEL_COORDINATOR.to_owned(), work.to_owned());
     labels
 }
 
@@ -62,7 +90,7 @@ pub(super) fn network_policy(record: &Record, owner: &OwnerReference) -> Network
 
 /// Its pod, and another one whenever that is gone before its work is done.
 pub(super) fn job(record: &Record, owner: &OwnerReference, work: &Work) -> Job {
-    let settings = record.migration.agent(Side::Source);
+    let (settings, cuts_over) = (record.migration.agent(Side::Source), work.errand.is_some());
     let secrets = settings.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
     let volume = Volume {
         name: "kubeconfig".to_owned(),
@@ -84,7 +112,9 @@ pub(super) fn job(record: &Record, owner: &OwnerReference, work: &Work) -> Job {
             ..ObjectMeta::default()
         }),
         spec: Some(PodSpec {
-            restart_policy: Some("OnFailure".to_owned()),
+            restart_policy: Some(if cuts_over { "Never" } else { "OnFailure" }.to_owned()),
+            termination_grace_period_seconds: cuts_over.then_some(GOES_ON_SECONDS),
+            tolerations: cuts_over.then(|| silent_nodes().into()),
             service_account_name: Some(name(record)),
             automount_service_account_token: Some(true),
             enable_service_links: Some(false),
@@ -113,6 +143,17 @@ pub(super) fn job(record: &Record, owner: &OwnerReference, work: &Work) -> Job {
         }),
         status: None,
     }
+}
+
+/// That a pod is not waited for whose node is lost.
+fn silent_nodes() -> [Toleration; 2] {
+    ["not-ready", "unreachable"].map(|state| Toleration {
+        key: Some(format!("node.kubernetes.io/{state}")),
+        operator: Some("Exists".to_owned()),
+        effect: Some("NoExecute".to_owned()),
+        toleration_seconds: Some(SILENT_SECONDS),
+        ..Toleration::default()
+    })
 }
 
 fn container(record: &Record, work: &Work) -> Container {
@@ -152,5 +193,35 @@ fn metadata(record: &Record, owner: &OwnerReference) -> ObjectMeta {
         labels: Some(labels(record)),
         owner_references: Some(vec![owner.clone()]),
         ..ObjectMeta::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use tranship_api::Migration;
+    use tranship_api::migration::Mode;
+
+    use super::*;
+
+    fn pod(errand: Option<Errand>) -> PodSpec {
+        let migration = Migration::new("shop", "shop");
+        let record = Record::new(String::new(), String::new(), migration, Default::default(), Mode::Plain, Vec::new());
+        let work = Work { coordinator: String::new(), arguments: Vec::new(), tries: 6, errand, rights: Vec::new() };
+        let spec = job(&record, &OwnerReference::default(), &work).spec.expect("a spec");
+        // With it no pod is made in place of one whose node is lost.
+        assert!(spec.pod_failure_policy.is_none() && spec.pod_replacement_policy.is_none());
+        spec.template.spec.expect("a spec")
+    }
+
+    #[test]
+    fn only_a_pod_that_cuts_over_stays_when_it_fails_goes_on_when_told_to_end_and_is_followed_soon() {
+        let (stages, cuts_over) = (pod(None), pod(Some(Errand { at: Timestamp::UNIX_EPOCH, has_begun: false })));
+        let policies = [&stages, &cuts_over].map(|pod| pod.restart_policy.as_deref());
+        assert_eq!(policies, [Some("OnFailure"), Some("Never")]);
+        assert_eq!((stages.termination_grace_period_seconds, stages.tolerations), (None, None));
+        assert_eq!(cuts_over.termination_grace_period_seconds, Some(GOES_ON_SECONDS));
+        let tolerated = cuts_over.tolerations.unwrap_or_default();
+        assert!(tolerated.iter().all(|one| one.toleration_seconds == Some(SILENT_SECONDS)) && tolerated.len() == 2);
     }
 }

@@ -174,10 +174,17 @@ pub(crate) struct StageArgs {
     #[arg(long, value_name = "TIME", conflicts_with = "detach")]
     pub(crate) at: Option<String>,
     /// Begin one pass over each volume and leave it to the agents
-    #[arg(long)]
+    #[arg(long, conflicts_with = "in_cluster")]
     pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) resident: ResidentArgs,
+}
+
+/// A coordinator in the cluster, of whoever makes it and of its pod.
+#[derive(Debug, Args)]
+pub(crate) struct ResidentArgs {
     /// Leave all of it to a coordinator in the source's cluster; shows what that is given there, and asks
-    #[arg(long, conflicts_with = "detach")]
+    #[arg(long)]
     pub(crate) in_cluster: bool,
     /// A kubeconfig whose current context leads from the source's cluster to the destination [default: as from here]
     #[arg(long, value_name = "FILE", requires = "in_cluster")]
@@ -193,6 +200,15 @@ pub(crate) struct StageArgs {
 /// `cutover`.
 #[derive(Debug, Args)]
 pub(crate) struct CutoverArgs {
+    #[command(flatten)]
+    pub(crate) course: CourseArgs,
+    #[command(flatten)]
+    pub(crate) resident: ResidentArgs,
+}
+
+/// How a cutover or a rollback goes.
+#[derive(Debug, Args)]
+pub(crate) struct CourseArgs {
     #[command(flatten)]
     pub(crate) named: NamedArgs,
     /// Run stages until the predicted downtime is below this, such as 30s [default: as the migration says]
@@ -225,7 +241,7 @@ pub(crate) struct CutoverArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RollbackArgs {
     #[command(flatten)]
-    pub(crate) cutover: CutoverArgs,
+    pub(crate) course: CourseArgs,
     /// Give up what was written at the destination, and move nothing. Asks for the name
     #[arg(long)]
     pub(crate) discard_destination_writes: bool,

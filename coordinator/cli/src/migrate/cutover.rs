@@ -1,31 +1,35 @@
-//! `cutover` and `rollback`: the same, with the sides exchanged.
+//! `cutover` and `rollback`: the same, with the sides exchanged. A cutover that is left to the cluster is `errand`.
 
 use tranship_api::record::Step;
 use tranship_api::{Record, Side};
 use tranship_coordinator::Ledger;
 use tranship_coordinator::cutover::{self, Verdict};
 
-use super::args::{CutoverArgs, RollbackArgs};
+use super::args::{CourseArgs, CutoverArgs, RollbackArgs};
 use super::show::Screen;
 use super::wanted::duration;
-use super::{Context, confirm_name, find, me, status, time, until};
+use super::{Context, confirm_name, errand, find, me, status, time, until};
 use crate::error::RunError;
 use crate::exit::Exit;
 use crate::progress::Show;
 
 /// `cutover`.
 pub(crate) async fn cut_over(args: CutoverArgs, context: Context) -> Result<Exit, RunError> {
-    bring_to(Side::Destination, &args, false, context).await
+    match &args.resident.as_coordinator {
+        Some(name) => errand::run(name, &args.course, &context).await,
+        None if args.resident.in_cluster => errand::leave(&args, &context).await,
+        None => bring_to(Side::Destination, &args.course, false, context).await,
+    }
 }
 
 /// `rollback`.
 pub(crate) async fn roll_back(args: RollbackArgs, context: Context) -> Result<Exit, RunError> {
-    bring_to(Side::Source, &args.cutover, args.discard_destination_writes, context).await
+    bring_to(Side::Source, &args.course, args.discard_destination_writes, context).await
 }
 
 /// Brings the application to a side, wherever it is. What is under way towards that side is gone on with; what is under way
 /// towards the other is taken back before its commit, and after it brought to its end first.
-async fn bring_to(side: Side, args: &CutoverArgs, discards_writes: bool, context: Context) -> Result<Exit, RunError> {
+async fn bring_to(side: Side, args: &CourseArgs, discards_writes: bool, context: Context) -> Result<Exit, RunError> {
     let mut ledger = find::ledger(&args.named).await?;
     refuse_if_it_is_there(side, &ledger.record)?;
     if args.override_lost_owner {
@@ -55,10 +59,11 @@ async fn bring_to(side: Side, args: &CutoverArgs, discards_writes: bool, context
         let to_its_end = async |watch: &_| cutover::run(&mut ledger, &options, watch, std::future::pending()).await;
         context.watched(&record, to_its_end).await?;
     }
-    move_to(side, ledger, cutover::Options { discards_writes, ..options }, context).await
+    say_what_a_kill_leaves(&ledger.record, &context);
+    move_to(side, &mut ledger, cutover::Options { discards_writes, ..options }, &context).await
 }
 
-fn refuse_if_it_is_there(side: Side, record: &Record) -> Result<(), RunError> {
+pub(super) fn refuse_if_it_is_there(side: Side, record: &Record) -> Result<(), RunError> {
     if record.step != Step::Staging || record.owner != side {
         return Ok(());
     }
@@ -81,25 +86,25 @@ async fn take_back(mut ledger: Ledger, context: Context) -> Result<Exit, RunErro
     Ok(Exit::Done)
 }
 
-async fn move_to(
+/// Moves the application to the other side, or goes on with that.
+pub(super) async fn move_to(
     heir: Side,
-    mut ledger: Ledger,
+    ledger: &mut Ledger,
     options: cutover::Options,
-    context: Context,
+    context: &Context,
 ) -> Result<Exit, RunError> {
     let record = ledger.record.clone();
-    say_what_a_kill_leaves(&record, &context);
     // Between the fence and the commit a stop takes everything back, like any failure.
     let (watch, screen) = Screen::start(Show::of(&context.global), record.claims(Side::Source));
     let stop = context.stop.clone();
-    let result = cutover::run(&mut ledger, &options, &watch, stop.wait()).await;
+    let result = cutover::run(ledger, &options, &watch, stop.wait()).await;
     drop(watch);
     screen.finish().await;
     let is_committed = ledger.record.step.is_committed() || ledger.record.owner == heir;
     let authoritative = if is_committed { heir } else { heir.other() };
     match result {
         Ok(verdict) => {
-            status::print_cutover(&ledger, &verdict, context.printer);
+            status::print_cutover(ledger, &verdict, context.printer);
             Ok(match verdict {
                 Verdict::Done | Verdict::NothingToStart => Exit::Done,
                 Verdict::NotReady(_) => Exit::failed_with(authoritative),
@@ -119,7 +124,7 @@ fn ended(error: RunError, has_begun: bool, authoritative: Side) -> RunError {
     error.with(authoritative)
 }
 
-/// Without a coordinator that lives in the cluster nobody starts the application again if this process is killed.
+/// Without a coordinator that lives in the cluster nobody goes on if this process is killed.
 fn say_what_a_kill_leaves(record: &Record, context: &Context) {
     context.printer.aside(&format!(
         "if this process is killed between the fence and the commit, the application stays stopped until `{}` or `{}` is \
@@ -129,7 +134,8 @@ fn say_what_a_kill_leaves(record: &Record, context: &Context) {
     ));
 }
 
-fn options(args: &CutoverArgs, record: &Record) -> Result<cutover::Options, RunError> {
+/// What was typed of how it goes.
+pub(super) fn options(args: &CourseArgs, record: &Record) -> Result<cutover::Options, RunError> {
     let max = args.max_downtime.as_ref().or(record.migration.spec.cutover.max_downtime.as_ref());
     Ok(cutover::Options {
         max_downtime: max.map(|text| duration("--max-downtime", text)).transpose()?,
@@ -137,11 +143,11 @@ fn options(args: &CutoverArgs, record: &Record) -> Result<cutover::Options, RunE
         patience: Some(duration("--patience", &args.patience)?),
         start_patience: Some(duration("--start-patience", &args.start_patience)?),
         accepts_weak_fence: args.accept_weak_fence,
-        discards_writes: false,
+        ..cutover::Options::default()
     })
 }
 
-fn confirm(args: &CutoverArgs, what: &str) -> Result<(), RunError> {
+fn confirm(args: &CourseArgs, what: &str) -> Result<(), RunError> {
     confirm_name(&args.named, args.confirm.as_deref(), what)
 }
 

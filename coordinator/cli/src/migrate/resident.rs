@@ -4,23 +4,39 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
+use tranship_api::record::Errand;
 use tranship_api::{Record, Side};
 use tranship_coordinator::cluster::HERE;
 use tranship_coordinator::resident::{self, CONTEXT, KUBECONFIG, Work};
-use tranship_coordinator::rights::Scope;
+use tranship_coordinator::rights::{Right, Scope};
 use tranship_coordinator::{Error, Ledger};
 
-use super::args::StageArgs;
+use super::args::ResidentArgs;
 use super::{Context, me};
 use crate::error::RunError;
 use crate::exit::Exit;
 
-/// How often a coordinator may be killed, or fail, that repeats something for weeks, and one that does it once.
-const TRIES_REPEATED: i32 = 1_000;
-const TRIES_ONCE: i32 = 6;
+/// What is left to it.
+pub(super) struct Task {
+    /// The command that it runs.
+    pub(super) verb: &'static str,
+    /// What was typed of how it goes.
+    pub(super) flags: Vec<String>,
+    /// How often it may be killed, or fail.
+    pub(super) tries: i32,
+    /// The cutover that it makes; nothing if it stages.
+    pub(super) errand: Option<Errand>,
+    /// What it may do.
+    pub(super) rights: Vec<&'static Right>,
+}
 
 /// Makes the coordinator, and returns once it has taken over.
-pub(super) async fn start(args: &StageArgs, mut ledger: Ledger, context: &Context) -> Result<Exit, RunError> {
+pub(super) async fn start(
+    args: &ResidentArgs,
+    task: Task,
+    mut ledger: Ledger,
+    context: &Context,
+) -> Result<Exit, RunError> {
     let destination = &ledger.cluster(Side::Destination).context;
     let kubeconfig = resident::destination(args.destination_kubeconfig.as_deref(), destination).await?;
     if ledger.record.owner != Side::Source {
@@ -28,22 +44,29 @@ pub(super) async fn start(args: &StageArgs, mut ledger: Ledger, context: &Contex
             "TS-K964",
             "the application is at the destination, and a coordinator in the source's cluster works on its own side",
         )
-        .hint("stage without --in-cluster"));
+        .hint("type the command without --in-cluster"));
     }
     let record = ledger.record.clone();
     let (namespace, name) = (record.namespace(Side::Source), resident::name(&record));
-    for line in announcement(&record, &ledger.cluster(Side::Source).context) {
+    for line in announcement(&record, &ledger.cluster(Side::Source).context, &task) {
         context.printer.line(&line);
     }
     confirm(args, context)?;
     let coordinator = format!("Job {namespace}/{name}, made by {}", me());
-    let tries = if args.every.is_some() || args.until.is_some() { TRIES_REPEATED } else { TRIES_ONCE };
-    let work = Work { arguments: arguments(args, &record, &coordinator), coordinator, tries };
-    context.watched(&record, async |watch| resident::start(&mut ledger, kubeconfig, &work, watch).await).await?;
+    let arguments = arguments(&task, &record, &coordinator);
+    let Task { tries, errand, rights, .. } = task;
+    let work = Work { arguments, coordinator, tries, errand, rights };
+    let migration = &record.migration.metadata.name;
+    let made =
+        context.watched(&record, async |watch| resident::start(&mut ledger, kubeconfig, &work, watch).await).await;
+    made.map_err(|error| match context.stop.is_set() {
+        true => error.hint(format!("what there is of it may go on: `tranship cancel {migration}` takes it away")),
+        false => error,
+    })?;
+    let what = errand.map_or("goes on".to_owned(), |errand| format!("cuts over at {:.0}", errand.at));
     context.printer.line(&format!(
-        "it has taken over, and goes on without this machine: see `tranship status {0}`; `tranship cancel {0}` ends it, and so \
-         does any command that works on the volumes",
-        record.migration.metadata.name
+        "it has taken over, and {what} without this machine: see `tranship status {migration}`; `tranship cancel {migration}` \
+         ends it, and so does any command that works on the volumes",
     ));
     context.printer.json(&serde_json::json!({ "coordinator": work.coordinator, "namespace": namespace, "job": name }));
     Ok(Exit::Done)
@@ -69,7 +92,8 @@ pub(super) fn is_over() -> bool {
     !Path::new(KUBECONFIG).exists()
 }
 
-/// In its pod: ends with its work, or because others have taken over. Anything else is for the next pod to go on from.
+/// In its pod, where it stages: ends with its work, or because others have taken over. Anything else is for the next pod to go
+/// on from.
 pub(super) async fn end(
     ledger: &Ledger,
     name: &str,
@@ -81,8 +105,9 @@ pub(super) async fn end(
         Ok(exit) => exit,
         Err(error) if error.is_superseded() => {
             let found = Ledger::peek(cluster, record.namespace(Side::Source), &record.migration.metadata.name).await?;
-            if found.is_some_and(|found| found.coordinator == name) {
-                // Another pod of it: this one was taken for dead.
+            // Another pod of it: this one was taken for dead. Or another one was made in its place, and what has its name is that
+            // one's.
+            if found.is_some_and(|found| found.coordinator == name || found.resident.as_deref() != Some(name)) {
                 return Err(error);
             }
             context.printer.error(&error);
@@ -95,25 +120,29 @@ pub(super) async fn end(
 }
 
 /// The command that its pod runs.
-fn arguments(args: &StageArgs, record: &Record, coordinator: &str) -> Vec<String> {
+fn arguments(task: &Task, record: &Record, coordinator: &str) -> Vec<String> {
     let [namespace, new] = Side::ALL.map(|side| record.namespace(side));
-    let mut words = vec!["stage".to_owned(), record.migration.metadata.name.clone()];
+    let mut words = vec![task.verb.to_owned(), record.migration.metadata.name.clone()];
     let namespaces = format!("{namespace}:{new}");
     let flags = [("from", HERE), ("to", CONTEXT), ("namespace", &namespaces), ("as-coordinator", coordinator)];
     words.extend(flags.map(|(flag, value)| format!("--{flag}={value}")));
-    let typed = [("every", &args.every), ("until", &args.until), ("at", &args.at)];
-    words.extend(typed.iter().filter_map(|(flag, value)| Some(format!("--{flag}={}", value.as_ref()?))));
+    words.extend(task.flags.iter().cloned());
     words.extend(["--output=json", "--quiet"].map(str::to_owned));
     words
 }
 
 /// What is made and given, for people.
-fn announcement(record: &Record, context: &str) -> Vec<String> {
+fn announcement(record: &Record, context: &str, task: &Task) -> Vec<String> {
     let (namespace, name) = (record.namespace(Side::Source), resident::name(record));
-    let mut lines = vec![
-        format!(
-            "--in-cluster makes Job {name} in namespace {namespace} of context {context:?}, which stages from there."
+    let what = match task.errand {
+        None => "stages from there".to_owned(),
+        Some(errand) => format!(
+            "cuts over from there at {:.0}: it stops the application, and starts it on the destination",
+            errand.at
         ),
+    };
+    let mut lines = vec![
+        format!("--in-cluster makes Job {name} in namespace {namespace} of context {context:?}, which {what}."),
         format!(
             "Secret {name} holds the credential by which this machine reaches the destination: who may read Secrets"
         ),
@@ -126,7 +155,7 @@ fn announcement(record: &Record, context: &str) -> Vec<String> {
         [(Scope::Namespace, format!("in namespace {namespace}")), (Scope::Cluster, "in the whole cluster".to_owned())]
     {
         lines.push(format!("  {place}:"));
-        for right in resident::granted().filter(|right| right.scope == scope) {
+        for right in task.rights.iter().filter(|right| right.scope == scope) {
             let group = if right.group.is_empty() { String::new() } else { format!(".{}", right.group) };
             let verbs = right.verbs.join(", ");
             lines.push(format!("    {verbs} {}{group}, {}", right.resource, right.why));
@@ -136,7 +165,7 @@ fn announcement(record: &Record, context: &str) -> Vec<String> {
     lines
 }
 
-fn confirm(args: &StageArgs, context: &Context) -> Result<(), RunError> {
+fn confirm(args: &ResidentArgs, context: &Context) -> Result<(), RunError> {
     if args.yes {
         return Ok(());
     }
@@ -156,19 +185,12 @@ fn confirm(args: &StageArgs, context: &Context) -> Result<(), RunError> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use jiff::Timestamp;
     use tranship_api::Migration;
     use tranship_api::migration::Mode;
 
     use super::*;
     use crate::args::{Command, Typed};
-
-    fn stage(words: &[&str]) -> StageArgs {
-        let words = ["tranship", "stage", "move"].into_iter().chain(words.iter().copied());
-        match Typed::try_parse_from(words).expect("it is understood").command {
-            Command::Stage(args) => args,
-            _ => unreachable!("stage was typed"),
-        }
-    }
 
     fn record() -> Record {
         let mut migration = Migration::new("move", "shop");
@@ -176,24 +198,34 @@ mod tests {
         Record::new("0123456789".to_owned(), String::new(), migration, Default::default(), Mode::Plain, Vec::new())
     }
 
-    #[test]
-    fn the_pod_runs_what_was_typed_and_understands_it() {
-        let typed = stage(&["--every", "10m", "--until", "projected < 30s", "--in-cluster", "--yes"]);
-        let words = arguments(&typed, &record(), "Job shop/x, made by me");
-        let pods = stage(&words[2..].iter().map(String::as_str).collect::<Vec<_>>());
-        assert_eq!((&pods.every, &pods.until, &pods.at), (&typed.every, &typed.until, &None));
-        assert_eq!(pods.as_coordinator.as_deref(), Some("Job shop/x, made by me"));
-        assert_eq!(pods.named.place.namespace.as_deref(), Some("shop:store"));
-        assert_eq!((pods.named.place.from.as_deref(), pods.named.place.to.as_deref()), (Some(HERE), Some(CONTEXT)));
-        assert!(!pods.in_cluster);
+    fn task(errand: Option<Errand>) -> Task {
+        Task { verb: "stage", flags: vec!["--every=10m".to_owned()], tries: 1, errand, rights: resident::for_stages() }
     }
 
     #[test]
-    fn who_is_asked_reads_every_right_and_where_the_credential_lies() {
-        let text = announcement(&record(), "old").join("\n");
-        for right in resident::granted() {
+    fn the_pod_runs_what_was_typed_and_understands_it() {
+        let words = arguments(&task(None), &record(), "Job shop/x, made by me");
+        let words = ["tranship".to_owned()].into_iter().chain(words);
+        let Command::Stage(pods) = Typed::try_parse_from(words).expect("it is understood").command else {
+            unreachable!("stage was typed")
+        };
+        assert_eq!(pods.every.as_deref(), Some("10m"));
+        assert_eq!(pods.resident.as_coordinator.as_deref(), Some("Job shop/x, made by me"));
+        assert_eq!(pods.named.place.namespace.as_deref(), Some("shop:store"));
+        assert_eq!((pods.named.place.from.as_deref(), pods.named.place.to.as_deref()), (Some(HERE), Some(CONTEXT)));
+        assert!(!pods.resident.in_cluster);
+    }
+
+    #[test]
+    fn who_is_asked_reads_every_right_and_where_the_credential_lies_and_when_the_application_stops() {
+        let task_of = |errand| announcement(&record(), "old", &task(errand)).join("\n");
+        let text = task_of(None);
+        for right in resident::for_stages() {
             assert!(text.contains(&format!("{} {}", right.verbs.join(", "), right.resource)), "{right:?}");
         }
-        assert!(text.contains("Secret tranship-move-coordinator"), "{text}");
+        assert!(text.contains("Secret tranship-move-coordinator") && !text.contains("stops the application"), "{text}");
+        let errand = Errand { at: Timestamp::UNIX_EPOCH, has_begun: false };
+        let text = task_of(Some(errand));
+        assert!(text.contains("at 1970-01-01T00:00:00Z: it stops the application"), "{text}");
     }
 }

@@ -9,46 +9,58 @@ use tranship_coordinator::pair::{Outcome, Wanted};
 use tranship_coordinator::{Ledger, stage as stages};
 
 use super::args::StageArgs;
+use super::resident::Task;
 use super::wanted::duration;
-use super::{Context, find, resident, status, time, until};
+use super::{Context, find, resident, rest, status, time, until};
 use crate::error::RunError;
 use crate::exit::Exit;
 
-/// Between two looks whether somebody has taken over, while nothing is to be done.
-const LOOK: Duration = Duration::from_secs(15);
+/// How often a coordinator in the cluster may be killed, or fail, that repeats something for weeks, and one that does it once.
+const TRIES_REPEATED: i32 = 1_000;
+const TRIES_ONCE: i32 = 6;
 
 /// `stage`.
 pub(crate) async fn stage(args: StageArgs, context: Context) -> Result<Exit, RunError> {
     let plan = Plan::of(&args)?;
-    if args.as_coordinator.is_some() && resident::is_over() {
+    if let Some(name) = &args.resident.as_coordinator {
+        return as_resident(name, &args, &plan, &context).await;
+    }
+    let mut ledger = find::ledger(&args.named).await?;
+    if ledger.record.step != Step::Staging {
+        return Err(under_way(&ledger.record).into());
+    }
+    if args.resident.in_cluster {
+        return resident::start(&args.resident, task(&args), ledger, &context).await;
+    }
+    context.take_over(&mut ledger).await?;
+    plan.run(&mut ledger, &context).await
+}
+
+/// In its pod.
+async fn as_resident(name: &str, args: &StageArgs, plan: &Plan, context: &Context) -> Result<Exit, RunError> {
+    if resident::is_over() {
         context.printer.line("the work is over");
         return Ok(Exit::Done);
     }
     let mut ledger = find::ledger(&args.named).await?;
-    let result = match &args.as_coordinator {
-        Some(name) => resident::take_over(&mut ledger, name).await,
-        None => begin(&args, &mut ledger, &context).await,
-    };
-    if args.in_cluster {
-        result?;
-        return resident::start(&args, ledger, &context).await;
-    }
-    let result = match result {
-        Ok(()) => plan.run(&mut ledger, &context).await,
+    let result = match resident::take_over(&mut ledger, name).await {
+        Ok(()) => plan.run(&mut ledger, context).await,
         Err(error) => Err(error),
     };
-    match &args.as_coordinator {
-        Some(name) => resident::end(&ledger, name, result, &context).await,
-        None => result,
-    }
+    resident::end(&ledger, name, result, context).await
 }
 
-/// Whether stages can be run now; takes over, unless another one is to do that.
-async fn begin(args: &StageArgs, ledger: &mut Ledger, context: &Context) -> Result<(), RunError> {
-    if ledger.record.step != Step::Staging {
-        return Err(under_way(&ledger.record).into());
+/// What is left to a coordinator in the cluster.
+fn task(args: &StageArgs) -> Task {
+    let is_repeated = args.every.is_some() || args.until.is_some();
+    let typed = [("every", &args.every), ("until", &args.until), ("at", &args.at)];
+    Task {
+        verb: "stage",
+        flags: typed.iter().filter_map(|(flag, value)| Some(format!("--{flag}={}", value.as_ref()?))).collect(),
+        tries: if is_repeated { TRIES_REPEATED } else { TRIES_ONCE },
+        errand: None,
+        rights: tranship_coordinator::resident::for_stages(),
     }
-    if args.in_cluster { Ok(()) } else { context.take_over(ledger).await }
 }
 
 /// What was typed, understood.
@@ -126,25 +138,6 @@ impl Plan {
     }
 }
 
-/// Waits so long, and ends early once somebody has taken over.
-async fn rest(time: Duration, ledger: &Ledger, context: &Context) -> Result<(), RunError> {
-    let end = Instant::now() + time;
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(());
-        }
-        tokio::select! {
-            () = tokio::time::sleep(left.min(LOOK)) => {}
-            () = context.stop.wait() => return Err(RunError::stopped("stopped between two stages")),
-        }
-        // What is not known now is asked again before anything is done.
-        if let Err(error @ tranship_coordinator::Error::Superseded { .. }) = ledger.confirm().await {
-            return Err(error.into());
-        }
-    }
-}
-
 /// `projected<30s`.
 fn condition(text: &str) -> Result<Duration, RunError> {
     let compact: String = text.chars().filter(|char| !char.is_whitespace()).collect();
@@ -156,7 +149,22 @@ fn condition(text: &str) -> Result<Duration, RunError> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::args::{Command, Typed};
+
+    #[test]
+    fn a_coordinator_in_the_cluster_is_told_what_was_typed() {
+        let words =
+            ["tranship", "stage", "move", "--every", "10m", "--until", "projected < 30s", "--in-cluster", "--yes"];
+        let Command::Stage(args) = Typed::try_parse_from(words).expect("it is understood").command else {
+            unreachable!("stage was typed")
+        };
+        let task = task(&args);
+        assert_eq!((task.verb, task.tries, task.errand), ("stage", TRIES_REPEATED, None));
+        assert_eq!(task.flags, ["--every=10m", "--until=projected < 30s"]);
+    }
 
     #[test]
     fn the_one_condition_is_understood_with_and_without_spaces() {

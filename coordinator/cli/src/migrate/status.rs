@@ -235,6 +235,7 @@ fn resident_text(resident: &Resident) -> String {
     };
     let is_again = resident.phase.as_deref() == Some("Running");
     text.extend(resident.says.iter().map(|says| format!("{}{says}", if is_again { " again, after: " } else { ", " })));
+    text.extend(resident.cuts_over_at.map(|at| format!("; it cuts over at {at:.0}")));
     if !resident.leads {
         text.push_str("; somebody has taken over from it");
     }
