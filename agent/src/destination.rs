@@ -4,6 +4,7 @@
 //! happens, the store tells which places of the volume are as its manifest says and which are in doubt.
 
 mod apply;
+mod fresh;
 mod moving;
 mod recheck;
 mod survey;
@@ -32,6 +33,7 @@ use crate::volume::{Access, Claim, Facts, Volume};
 
 pub use apply::Applied;
 use apply::{BasisContents, Target};
+use fresh::Fresh;
 use moving::Moving;
 use recheck::Touched;
 use survey::Survey;
@@ -63,6 +65,8 @@ pub struct Destination {
     /// What this pass wrote of contents that had been read back, by where their leaves are: in the map of this session, and
     /// in that of the manifest once there is one.
     touched: Mutex<BTreeMap<u64, Touched>>,
+    /// What is to be read back once it is flushed.
+    fresh: Mutex<Vec<Fresh>>,
     moving: Mutex<Moving>,
     has_touched: AtomicBool,
     /// Goes with the last of the threads that still work for this session.
@@ -129,6 +133,7 @@ impl Destination {
             targets: Mutex::default(),
             basis_contents: BasisContents::new(),
             touched: Mutex::default(),
+            fresh: Mutex::default(),
             moving: Mutex::default(),
             has_touched: AtomicBool::new(false),
             _claim: None,
@@ -299,7 +304,9 @@ impl Destination {
     /// tries again: a second flush may succeed although the data is gone.
     pub fn checkpoint(&self) -> Result<(), PassError> {
         let records = std::mem::take(&mut *lock(&self.pending));
+        let fresh = std::mem::take(&mut *lock(&self.fresh));
         self.volume.flush()?;
+        self.read_back(&self.pass(), &fresh)?;
         if records.iter().any(|record| matches!(record, Record::PieceDone(_))) {
             self.pass().map.sync()?;
         }
@@ -365,7 +372,10 @@ impl Destination {
             entry.map = match (entry.map, &pass.known_map) {
                 (Some(at), _) if at & FRESH != 0 => {
                     let start = pass.map.copy_to(&map, at & !FRESH, entry.size)?;
-                    touched.extend(touched_before.remove(&(at & !FRESH)).map(|what| (start, what)));
+                    if let Some(what) = touched_before.remove(&(at & !FRESH)) {
+                        entry.is_read_back = entry.is_unread() && what.pieces(entry.size).next().is_none();
+                        touched.insert(start, what);
+                    }
                     Some(start)
                 }
                 (Some(at), Some(known)) => Some(known.copy_to(&map, at, entry.size)?),

@@ -188,9 +188,7 @@ impl EntryReader<'_> {
             // Of a device that is known, a sample was taken before.
             let is_sampled = !self.proving.is_device_known && is_sampled(self.challenge, scanned.place.as_bytes());
             let known = known.filter(|_| !is_sampled);
-            // Opened past the page cache it would lose what is in there, which is what its application starts with.
-            let access = if known.is_some() { Access::Read } else { self.proving.access };
-            let opened = self.proving.volume.open(&scanned.place, access)?;
+            let opened = self.proving.volume.open(&scanned.place, self.proving.access)?;
             size = self.size_of(&*opened, kind)?;
             match known {
                 Some(known) => (content, challenge) = (known, known),

@@ -165,8 +165,8 @@ pub enum Access {
     Read,
     /// To read what will soon be read again, when nobody runs whose page cache it is: what of a file comes into it stays.
     ReadFirst,
-    /// To read what the device holds, past the page cache (`O_DIRECT`, else dropped from the cache first). What of the
-    /// content was in the cache and is not dirty leaves it, so it is meant for contents that nobody uses.
+    /// To read what the device holds, past the page cache (`O_DIRECT`, else dropped from the cache first). What is read leaves
+    /// the cache if it is not dirty, so it is meant for contents that nobody uses.
     ReadDevice,
     /// To write what is there in place.
     Write,

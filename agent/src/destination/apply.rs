@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tranship_engine::delta;
@@ -18,6 +18,7 @@ use tranship_proto::id::Digest;
 use tranship_proto::limit::PIECE_BYTES;
 use tranship_proto::message::{Ask, Close, Contract, Extent, Gap, GapKind, Onto, Op, Open, Pack, Piece, Signature};
 
+use super::fresh::{Fresh, Pieces};
 use super::recheck::Touched;
 use super::{Destination, FRESH, Pass, lock};
 use crate::pass::{Counters, PassError};
@@ -48,8 +49,8 @@ pub(super) struct Target {
     /// Its size before, if all of it had been read back by then.
     read_back_bytes: Option<u64>,
     map_start: u64,
-    /// The pieces that were written in this pass, 64 to a word: as much as came, whatever size the source claims.
-    written: Mutex<BTreeMap<u64, u64>>,
+    /// Those that were written in this pass.
+    pieces: Arc<Pieces>,
 }
 
 enum TargetBasis {
@@ -225,7 +226,12 @@ impl Destination {
                 Write::Zeros(at, bytes) => target.content.zero_at(offset + at as u64, bytes as u64)?,
             }
         }
-        target.mark_written(piece.index);
+        target.pieces.write(piece.index);
+        if target.read_back_bytes.is_some() {
+            let (place, map_start, pieces) = (open.place.clone(), target.map_start, target.pieces.clone());
+            let bytes = piece::bytes(open.size, piece.index);
+            lock(&self.fresh).push(Fresh { place, map_start, index: piece.index, bytes, pieces });
+        }
         Counters::add(&self.counters.bytes_written, written);
         if open.kind == Kind::Block {
             lock(&self.pending).push(Record::PieceDone(piece.index));
@@ -244,7 +250,7 @@ impl Destination {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(VolumeError::Stopped.into());
             }
-            let leaves = if target.is_written(index) {
+            let leaves = if target.pieces.is_written(index) {
                 // The last piece may have been sent longer than the content turned out to be.
                 pass.map.read(target.map_start, close.size, index)?
             } else {
@@ -276,8 +282,8 @@ impl Destination {
             stat
         };
         if let Some(old) = target.read_back_bytes {
-            let pieces = std::mem::take(&mut *lock(&target.written));
-            lock(&self.touched).insert(target.map_start, Touched::new(pieces, old, close.size));
+            let touched = Touched::new(target.pieces.clone(), old, close.size);
+            lock(&self.touched).insert(target.map_start, touched);
         }
         self.done(Change::Entry(Entry {
             size: close.size,
@@ -329,7 +335,7 @@ impl Destination {
             is_ours,
             read_back_bytes: held.filter(|held| held.is_read_back).map(|held| held.size),
             map_start: pass.map.reserve(open.size),
-            written: Mutex::default(),
+            pieces: Arc::default(),
         });
         targets.insert(open.content, target.clone());
         Ok(target)
@@ -374,14 +380,6 @@ impl Target {
             TargetBasis::Leaves(_, size) if index >= piece::count(size) => Basis::zeros(),
             TargetBasis::Leaves(start, size) => Basis::Leaves(pass.leaves(start, size, index)?),
         })
-    }
-
-    fn mark_written(&self, index: u64) {
-        *lock(&self.written).entry(index / 64).or_default() |= 1 << (index % 64);
-    }
-
-    fn is_written(&self, index: u64) -> bool {
-        lock(&self.written).get(&(index / 64)).is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 }
 

@@ -5,8 +5,8 @@
 //! believes nothing else. It is done after the commit, so that a session that is cut off here has lost nothing but time.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use tranship_engine::digest::Digester;
@@ -18,6 +18,7 @@ use tranship_proto::limit::PIECE_BYTES;
 use tranship_proto::message::Rechecked;
 
 use super::apply::is_of_one_object;
+use super::fresh::Pieces;
 use super::{Destination, lock};
 use crate::pass::{Counters, PassError};
 use crate::state::head::{manifest_name, map_name};
@@ -34,8 +35,7 @@ const SHARED_BYTES: u64 = 8 << 20;
 
 /// What of a large content was written in this pass, if all of it had been read back before.
 pub(super) struct Touched {
-    /// Pieces, 64 to a word.
-    pieces: BTreeMap<u64, u64>,
+    pieces: Arc<Pieces>,
     /// The first of the pieces that a change of its size has touched: it and all after it.
     from: u64,
 }
@@ -57,14 +57,17 @@ impl Destination {
     pub fn recheck(&self) -> Result<Rechecked, PassError> {
         let store = &*self.store;
         let head = lock(&self.inner).head.clone().expect("inspected before anything else");
-        let nothing = Rechecked { is_done: true, ..Rechecked::default() };
-        let Some(token) = head.token else { return Ok(nothing) };
+        let done = |lost_entries| {
+            let read_bytes = Counters::get(&self.recheck_counters.bytes_done);
+            Ok(Rechecked { read_bytes, lost_entries, is_done: true })
+        };
+        let Some(token) = head.token else { return done(0) };
         let touched = std::mem::take(&mut *lock(&self.touched));
         let map = store.open(&map_name(token))?.map(Map::new).transpose()?;
         let rechecking = Rechecking { destination: self, map, touched: &touched };
         let name = manifest_name(token);
         if !rechecking.count(read_entries(store, Some(&name))?)? {
-            return Ok(nothing);
+            return done(0);
         }
         let is_shared = |entry: &Entry| rechecking.bytes_of(entry) >= SHARED_BYTES;
         let mut list = write_list::<Entry>(store, "manifest.new")?;
@@ -95,8 +98,7 @@ impl Destination {
         list.finish()?.sync()?;
         // All else in it is as it was, so that it does not matter which of the two a crash leaves.
         store.rename("manifest.new", &name)?;
-        let read_bytes = Counters::get(&self.recheck_counters.bytes_done);
-        Ok(Rechecked { read_bytes, lost_entries, is_done: true })
+        done(lost_entries)
     }
 }
 
@@ -192,18 +194,15 @@ impl Rechecking<'_> {
 
 impl Touched {
     /// These pieces were written, and the size became `new` where it had been `old`.
-    pub(super) fn new(pieces: BTreeMap<u64, u64>, old: u64, new: u64) -> Self {
+    pub(super) fn new(pieces: Arc<Pieces>, old: u64, new: u64) -> Self {
         let from = if old == new { u64::MAX } else { old.min(new) / PIECE_BYTES as u64 };
         Self { pieces, from }
     }
 
-    /// Those of a content of `size` bytes, in order.
-    fn pieces(&self, size: u64) -> impl Iterator<Item = u64> + Send {
+    /// Those of a content of `size` bytes that were not read back since, in order.
+    pub(super) fn pieces(&self, size: u64) -> impl Iterator<Item = u64> + Send + use<> {
         let (count, from) = (piece::count(size), self.from.min(piece::count(size)));
-        let of_word = |(&word, &bits): (&u64, &u64)| {
-            (0..64).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| word * 64 + bit)
-        };
-        self.pieces.iter().flat_map(of_word).take_while(move |&index| index < from).chain(from..count)
+        self.pieces.unread().into_iter().take_while(move |&index| index < from).chain(from..count)
     }
 }
 
@@ -215,7 +214,8 @@ mod tests {
     fn what_was_written_and_what_a_change_of_size_touches_is_read_back_and_nothing_else() {
         let mib = PIECE_BYTES as u64;
         let touched = |old, new| {
-            let pieces = BTreeMap::from([(0, 1 << 3 | 1 << 63), (1, 1)]);
+            let pieces = Arc::<Pieces>::default();
+            [3, 63, 64].map(|index| pieces.write(index));
             Touched::new(pieces, old, new).pieces(new).collect::<Vec<_>>()
         };
         assert_eq!(touched(70 * mib, 70 * mib), [3, 63, 64]);

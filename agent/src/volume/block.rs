@@ -199,10 +199,8 @@ impl Volume for Block {
         };
         let content =
             Raw { bytes: Bytes::new(Arc::clone(&self.inner.fd), cache, Place::root()), inner: Arc::clone(&self.inner) };
-        match access {
-            Access::ReadDevice => content.bytes.pass_cache()?,
-            Access::Create if !self.inner.is_device => content.set_size(0)?,
-            Access::Read | Access::ReadFirst | Access::Write | Access::Create | Access::Beside => {}
+        if access == Access::Create && !self.inner.is_device {
+            content.set_size(0)?;
         }
         Ok(Box::new(content))
     }

@@ -50,16 +50,6 @@ impl Bytes {
         Self { fd, cache, has_dontcache: AtomicBool::new(true), place }
     }
 
-    /// Drops from the page cache what a later read past it could be answered from instead of the device. With a file
-    /// system that has no direct reads that is all there is, so what is dirty is written first.
-    pub(super) fn pass_cache(&self) -> Result<(), VolumeError> {
-        if matches!(self.cache, Cache::Passed(None)) {
-            rustix::fs::fdatasync(&*self.fd).map_err(self.failed("write back"))?;
-        }
-        self.drop_cached(0, 0);
-        Ok(())
-    }
-
     pub(super) fn fd(&self) -> &OwnedFd {
         &self.fd
     }
@@ -77,14 +67,7 @@ impl Bytes {
         let read = match &self.cache {
             Cache::Used => self.read_with(buffer, offset, ReadWriteFlags::empty()),
             Cache::Spared(direct) => self.read_sparing(direct.as_deref(), buffer, offset),
-            Cache::Passed(direct) => match direct.as_ref().map(|direct| direct.read_at(buffer, offset)) {
-                Some(Err(Errno::INVAL | Errno::OPNOTSUPP)) | None => {
-                    rustix::fs::fdatasync(&*self.fd).map_err(self.failed("write back"))?;
-                    self.drop_cached(offset, buffer.len() as u64);
-                    self.read_with(buffer, offset, ReadWriteFlags::empty())
-                }
-                Some(read) => read,
-            },
+            Cache::Passed(direct) => self.read_passing(direct.as_deref(), buffer, offset)?,
         };
         read.map_err(self.failed("read"))
     }
@@ -102,6 +85,26 @@ impl Bytes {
             }
             Some(read) => read,
         }
+    }
+
+    /// What is cached there is dropped first: a file system may answer a direct read from it, and one that has no direct reads
+    /// does. What else is cached of the content stays, for whoever uses it next.
+    fn read_passing(
+        &self,
+        direct: Option<&Direct>,
+        buffer: &mut [u8],
+        offset: u64,
+    ) -> Result<Result<usize, Errno>, VolumeError> {
+        if let Some(direct) = direct {
+            self.drop_cached(offset, buffer.len() as u64);
+            match direct.read_at(buffer, offset) {
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => {}
+                read => return Ok(read),
+            }
+        }
+        rustix::fs::fdatasync(&*self.fd).map_err(self.failed("write back"))?;
+        self.drop_cached(offset, buffer.len() as u64);
+        Ok(self.read_with(buffer, offset, ReadWriteFlags::empty()))
     }
 
     fn read_with(&self, buffer: &mut [u8], offset: u64, flags: ReadWriteFlags) -> Result<usize, Errno> {

@@ -98,11 +98,7 @@ impl Tree {
             Access::Read if seen.stat.size > SPARING_BYTES_MIN => Cache::Spared(direct()),
             Access::Read | Access::ReadFirst | Access::Write | Access::Create | Access::Beside => Cache::Used,
         };
-        let bytes = Bytes::new(fd, cache, place.clone());
-        if access == Access::ReadDevice {
-            bytes.pass_cache()?;
-        }
-        Ok(bytes)
+        Ok(Bytes::new(fd, cache, place.clone()))
     }
 
     /// Makes a new regular file where something else may be.
