@@ -215,7 +215,7 @@ mod tests {
         let mib = PIECE_BYTES as u64;
         let touched = |old, new| {
             let pieces = Arc::<Pieces>::default();
-            [3, 63, 64].map(|index| pieces.write(index));
+            [3, 63, 64].into_iter().for_each(|index| pieces.write(index));
             Touched::new(pieces, old, new).pieces(new).collect::<Vec<_>>()
         };
         assert_eq!(touched(70 * mib, 70 * mib), [3, 63, 64]);
