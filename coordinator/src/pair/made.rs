@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use tranship_api::{LABEL_ID, Record, quantity};
-use tranship_proto::control::{Hello, Secret as ControlSecret, VERSION};
+use tranship_proto::control::{Hello, Secret as ControlSecret, VERSION, code};
 
 use super::meeting::service_kind;
 use crate::agents::{AgentPlan, pod_name, preparation_name, secret_hash, state_claim, state_claim_name};
@@ -17,6 +17,9 @@ use crate::{Cluster, Error, pod};
 
 /// How long a pod may take until it runs: volumes are made and attached meanwhile.
 const RUNNING_MAX: Duration = Duration::from_secs(300);
+
+/// How often a pod is made again whose kubelet remembers an earlier Secret.
+const STALE_MAX: usize = 3;
 
 /// Where a claim of ours says which group can write there.
 const STATE_GROUP: &str = "tranship.io/state-group";
@@ -45,7 +48,26 @@ pub(super) async fn bring_up(ledger: &Ledger, plan: &AgentPlan, watch: &Watch) -
     }
     let secret = make(ledger, plan, &pod, watch).await?;
     watch.note(format!("{} agent {}/{} is starting", plan.side, pod.namespace, pod.name));
+    for _ in 0..STALE_MAX {
+        match meet(ledger, plan, &pod, secret.clone(), watch).await {
+            Err(_) if was_shown_another_secret(cluster.find::<Pod>(&pod.namespace, &pod.name).await?.as_ref()) => {
+                watch.note(format!("its kubelet still had the Secret of the agent before: {} is made again", pod.name));
+                pod::remove(cluster, &pod).await?;
+                start(ledger, plan, &pod, &secret).await?;
+            }
+            met => return met,
+        }
+    }
     meet(ledger, plan, &pod, secret, watch).await
+}
+
+/// Whether a pod has ended at once since its Secret was not the one that it was made with: a kubelet that has just had another
+/// pod of this name remembers that one's for a moment.
+fn was_shown_another_secret(found: Option<&Pod>) -> bool {
+    let status = found.and_then(|pod| pod.status.as_ref());
+    let containers = status.and_then(|status| status.container_statuses.as_ref()).into_iter().flatten();
+    let mut ended = containers.filter_map(|container| container.state.as_ref()?.terminated.as_ref()?.message.as_ref());
+    ended.any(|says| says.contains(code::SECRET))
 }
 
 async fn meet(ledger: &Ledger, plan: &AgentPlan, pod: &PodRef, secret: String, watch: &Watch) -> Result<Agent, Error> {
@@ -126,8 +148,14 @@ async fn make(ledger: &Ledger, plan: &AgentPlan, pod: &PodRef, watch: &Watch) ->
     let secret = fresh_secret()?;
     cluster.delete::<Secret>(namespace, &pod.name, None).await?;
     cluster.create(namespace, &plan.secret(record, &owner, &secret)).await?;
-    cluster.create(namespace, &plan.pod(record, &owner, &secret_hash(&secret))).await?;
+    start(ledger, plan, pod, &secret).await?;
     Ok(secret)
+}
+
+/// Makes the pod alone; everything that it needs is there.
+async fn start(ledger: &Ledger, plan: &AgentPlan, pod: &PodRef, secret: &str) -> Result<(), Error> {
+    let (record, cluster, owner) = (&ledger.record, ledger.cluster(plan.side), ledger.owner_reference(plan.side)?);
+    cluster.create(&pod.namespace, &plan.pod(record, &owner, &secret_hash(secret))).await.map(drop)
 }
 
 /// Gives the claims in which the agent remembers to its group, where it could not write there else. Done once for each.
@@ -172,4 +200,32 @@ pub(super) fn fresh_secret() -> Result<String, Error> {
         Error::refused("TS-K934", format!("the kernel gives no random bytes: {error}"), "see why this host has none")
     })?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_that_was_shown_the_secret_of_an_earlier_one_is_told_from_others_that_ended() {
+        let ended = |message: Option<&str>| -> Pod {
+            let terminated = json!({"exitCode": 3, "message": message});
+            let statuses = json!([{"name": "agent", "ready": false, "restartCount": 0, "image": "", "imageID": "",
+                "state": {"terminated": terminated}}]);
+            serde_json::from_value(json!({"status": {"phase": "Failed", "containerStatuses": statuses}}))
+                .expect("a pod")
+        };
+        let stale = "error TS-C700: the secret in /control/secret is not the one that this agent was made for";
+        for (pod, is_stale) in [
+            (Some(ended(Some(stale))), true),
+            (Some(ended(Some("error TS-E251: the state folder cannot be used"))), false),
+            (Some(ended(None)), false),
+            (Some(Pod::default()), false),
+            (None, false),
+        ] {
+            assert_eq!(was_shown_another_secret(pod.as_ref()), is_stale, "{pod:?}");
+        }
+    }
 }

@@ -1,13 +1,15 @@
 //! A file system that stands still while its image is copied.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
 
 use super::wait::until;
 
-/// A file system that takes no writes until this is dropped, and of which everything is in its image.
-pub(super) struct Frozen(Option<PathBuf>);
+/// A file system that takes no writes until this is dropped, and of which everything is in its image. Its root is held open:
+/// one that was unmounted meanwhile would stay as it is, and nobody could reach it.
+pub(super) struct Frozen(Option<File>);
 
 impl Frozen {
     /// The one in this image, if it is mounted anywhere. A file system moves what it has noted in its log to its place
@@ -15,9 +17,10 @@ impl Frozen {
     pub(super) fn new(image: &Path) -> Self {
         let freeze = || {
             let places = mounts(image);
-            let frozen = places.iter().find(|place| fsfreeze("--freeze", place));
+            let mut roots = places.iter().filter_map(|place| File::open(place).ok());
+            let frozen = roots.find(|root| fsfreeze("--freeze", root));
             // One that is unmounted meanwhile needs no freezing.
-            (frozen.is_some() || places.is_empty()).then(|| frozen.cloned())
+            (frozen.is_some() || places.is_empty()).then_some(frozen)
         };
         Self(until(&format!("{} stands still", image.display()), freeze))
     }
@@ -25,8 +28,8 @@ impl Frozen {
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        if let Some(place) = &self.0 {
-            assert!(fsfreeze("--unfreeze", place), "{} stays frozen", place.display());
+        if let Some(root) = &self.0 {
+            assert!(fsfreeze("--unfreeze", root), "a file system stays frozen");
         }
     }
 }
@@ -51,8 +54,8 @@ fn mounts(image: &Path) -> Vec<PathBuf> {
     places.collect()
 }
 
-fn fsfreeze(act: &str, place: &Path) -> bool {
+fn fsfreeze(act: &str, root: &File) -> bool {
     let mut command = Command::new("fsfreeze");
-    command.arg(act).arg(place).stderr(Stdio::null());
+    command.arg(act).arg(format!("/proc/{}/fd/{}", process::id(), root.as_raw_fd())).stderr(Stdio::null());
     command.status().expect("fsfreeze runs").success()
 }
