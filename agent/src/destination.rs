@@ -353,7 +353,7 @@ impl Destination {
         }
         Ok(Committed {
             token: Some(finish.token),
-            read_bytes: Counters::get(&self.counters.bytes_read),
+            read_bytes: Counters::get(&self.counters.bytes_read) + Counters::get(&self.recheck_counters.bytes_done),
             written_bytes: Counters::get(&self.counters.bytes_written),
             drifted_entries: Counters::get(&self.counters.drifted_entries),
         })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use tranship_agent::destination::Destination;
+use tranship_agent::pass::Counters;
 use tranship_agent::source::Source;
 use tranship_agent::volume::Volume;
 use tranship_agent::volume::memory::Operation;
@@ -43,8 +44,10 @@ pub(crate) struct Outcome {
     pub(crate) has_lied: bool,
     /// Entries that the destination says somebody else has changed.
     pub(crate) drifted_entries: u64,
-    /// What the destination read back, if it was to.
+    /// What the destination read back after the commit, if it was to.
     pub(crate) rechecked: Option<Rechecked>,
+    /// Bytes that it read back, in checkpoints and after the commit.
+    pub(crate) read_back_bytes: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -500,6 +503,7 @@ impl Pass<'_> {
         self.outcome.failures = failures.into_iter().flatten().cloned().collect();
         self.outcome.drifted_entries = self.source.session.committed().map_or(0, |committed| committed.drifted_entries);
         self.outcome.rechecked = self.source.session.rechecked();
+        self.outcome.read_back_bytes = Counters::get(&self.destination.executor.recheck_counters.bytes_done);
         if self.outcome.rechecked.is_some_and(|rechecked| rechecked.read_bytes > 0) {
             self.world.reach.add("read back");
         }

@@ -418,19 +418,18 @@ fn what_a_device_dropped_in_a_stage_that_read_nothing_back_is_not_proven_at_leve
 fn of_what_was_read_back_only_the_pieces_that_are_written_are_read_again() {
     for (name, from, to, has_times) in CHANGES.into_iter().filter(|(name, ..)| *name != "small") {
         let mut world = with_large(from, to);
-        let read = |outcome: &Outcome| outcome.rechecked.expect("it was to be read back").read_bytes;
-        assert_eq!(read(&tracked(&mut world, false)), 0, "{to:?}: nothing was written");
+        assert_eq!(tracked(&mut world, false).read_back_bytes, 0, "{to:?}: nothing was written");
         change(&world, name);
         let piece = if has_times { PIECE_BYTES as u64 } else { 0 };
-        assert_eq!(read(&tracked(&mut world, false)), piece, "{to:?}");
+        assert_eq!(tracked(&mut world, false).read_back_bytes, piece, "{to:?}");
         // So it goes on if a stage of another level comes between.
         change(&world, name);
         committed_stage(&mut world);
-        assert_eq!(read(&tracked(&mut world, false)), 0, "{to:?}");
+        assert_eq!(tracked(&mut world, false).read_back_bytes, 0, "{to:?}");
         // A final pass, too, reads what it wrote, and the proof believes the rest.
         change(&world, name);
         let last = tracked(&mut world, true);
-        assert_eq!(read(&last), piece, "{to:?}");
+        assert_eq!(last.read_back_bytes, piece, "{to:?}");
         let proof = last.verdict.as_ref().expect("a verdict").theirs;
         assert_eq!(proof.read_bytes, if has_times { 0 } else { 3 << 20 }, "{to:?}");
         assert!(is_proven_equal(&last), "{to:?}");

@@ -57,8 +57,10 @@ impl Destination {
     pub fn recheck(&self) -> Result<Rechecked, PassError> {
         let store = &*self.store;
         let head = lock(&self.inner).head.clone().expect("inspected before anything else");
+        // What checkpoints have read was told with the commit.
+        let read_before = Counters::get(&self.recheck_counters.bytes_done);
         let done = |lost_entries| {
-            let read_bytes = Counters::get(&self.recheck_counters.bytes_done);
+            let read_bytes = Counters::get(&self.recheck_counters.bytes_done) - read_before;
             Ok(Rechecked { read_bytes, lost_entries, is_done: true })
         };
         let Some(token) = head.token else { return done(0) };
