@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use tranship_engine::digest::Digester;
 use tranship_proto::Place;
+use tranship_proto::id::Digest;
 use tranship_proto::limit::PIECE_BYTES;
 
 use super::{Destination, Pass, lock};
@@ -78,23 +79,33 @@ impl Destination {
         }
         let is_held = |fresh: &Fresh, _| {
             let content = contents.get(&fresh.map_start).and_then(Option::as_deref);
-            let is_held = content.is_some_and(|content| self.holds(pass, content, fresh));
+            let is_held = content.is_some_and(|content| self.has(pass, content, fresh));
             fresh.pieces.read_back(fresh.index, is_held);
             Ok(())
         };
         parallel::map(fresh, self.threads, |_| false, is_held).map(drop)
     }
 
-    fn holds(&self, pass: &Pass, content: &dyn Content, fresh: &Fresh) -> bool {
+    fn has(&self, pass: &Pass, content: &dyn Content, fresh: &Fresh) -> bool {
         let mut buffer = Aligned::new(PIECE_BYTES, ALIGNMENT_BYTES);
-        let bytes = &mut buffer[..fresh.bytes];
-        let Ok(read) = content.read_at(bytes, fresh.index * PIECE_BYTES as u64) else { return false };
-        Counters::add(&self.recheck_counters.bytes_scanned, read as u64);
+        Counters::add(&self.recheck_counters.bytes_scanned, fresh.bytes as u64);
+        let size = fresh.index * PIECE_BYTES as u64 + fresh.bytes as u64;
+        let leaves = || Ok(pass.map.read(fresh.map_start, size, fresh.index)?);
+        self.holds(content, &mut buffer[..fresh.bytes], fresh.index, leaves).unwrap_or(false)
+    }
+
+    /// Whether a piece of `content` has these leaves. They are asked for after it is read: of one that is written again
+    /// meanwhile they are newer, and differ.
+    pub(super) fn holds(
+        &self,
+        content: &dyn Content,
+        buffer: &mut [u8],
+        index: u64,
+        leaves: impl FnOnce() -> Result<Vec<Digest>, PassError>,
+    ) -> Result<bool, PassError> {
+        let read = content.read_at(buffer, index * PIECE_BYTES as u64)?;
         Counters::add(&self.recheck_counters.bytes_done, read as u64);
-        // Read from the map after the device: of one that is written again meanwhile these are newer, and differ.
-        let size = fresh.index * PIECE_BYTES as u64 + read as u64;
-        let leaves = pass.map.read(fresh.map_start, size, fresh.index);
-        read == bytes.len() && leaves.is_ok_and(|leaves| Digester::canonical().leaves(bytes).eq(leaves))
+        Ok(Digester::canonical().leaves(&buffer[..read]).eq(leaves()?))
     }
 }
 

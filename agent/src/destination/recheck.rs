@@ -168,7 +168,7 @@ impl Rechecking<'_> {
         leaves: impl Fn(u64) -> Result<Vec<Digest>, PassError> + Sync,
         threads: usize,
     ) -> Result<bool, PassError> {
-        let Destination { stop, recheck_counters: counters, .. } = self.destination;
+        let stop = &self.destination.stop;
         let pieces = Mutex::new(touched.pieces(size));
         let lost = AtomicU64::new(0);
         let work = || -> Result<(), PassError> {
@@ -179,9 +179,7 @@ impl Rechecking<'_> {
                     return Err(VolumeError::Stopped.into());
                 }
                 let bytes = &mut buffer[..piece::bytes(size, index)];
-                let read = content.read_at(bytes, index * PIECE_BYTES as u64)?;
-                Counters::add(&counters.bytes_done, read as u64);
-                let is_held = Digester::canonical().leaves(&bytes[..read]).eq(leaves(index)?);
+                let is_held = self.destination.holds(content, bytes, index, || leaves(index))?;
                 lost.fetch_add(u64::from(!is_held), Ordering::Relaxed);
             }
         };
